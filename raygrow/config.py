@@ -1,0 +1,293 @@
+"""One YAML file a run: read, overridden, checked and resolved into a ``Plan``. No inheritance, no interpolation.
+
+The schema is the dataclasses of ``raygrow.population.plan`` and the registry tuples; nothing is listed twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from raygrow.data import SOURCES, AbstractSource
+from raygrow.errors import ConfigError
+from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer
+from raygrow.population.plan import (
+    Budget,
+    Campaign,
+    CheckpointPlan,
+    Growth,
+    Member,
+    NetworkPlan,
+    Plan,
+    PoolPlan,
+    Probe,
+    Tracking,
+    Training,
+    kind_of,
+)
+from raygrow.population.selection import SELECTIONS, AbstractSelection, Auction
+from raygrow.strategies import STRATEGIES, AbstractStrategy
+
+T = TypeVar("T")
+
+FAMILIES: Mapping[str, tuple[type[Any], tuple[type[Any], ...]]] = {
+    "data": (AbstractSource, SOURCES),
+    "strategy": (AbstractStrategy, STRATEGIES),
+    "initializer": (AbstractInitializer, INITIALIZERS),
+    "selection": (AbstractSelection, SELECTIONS),
+}
+"""Keys whose value names a ``kind``: the base class and the one list of what ships."""
+
+SECTIONS: Mapping[str, type[Any]] = {
+    "campaign": Campaign,
+    "network": NetworkPlan,
+    "training": Training,
+    "growth": Growth,
+    "probe": Probe,
+    "budget": Budget,
+    "pool": PoolPlan,
+    "checkpoints": CheckpointPlan,
+    "tracking": Tracking,
+}
+MEMBER_SECTIONS = ("training", "growth", "probe")
+DEFAULT_MEMBERS = tuple({"name": kind, "strategy": {"kind": kind}} for kind in ("mdl", "significance", "rl"))
+
+
+def load_plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Plan:
+    """Read, override, check and resolve a configuration.
+
+    Args:
+        source: a YAML file, or its content as a mapping (which may hold strategy, initializer and selection objects).
+        overrides: dotted path to value.
+
+    Raises:
+        ConfigError: names the key, echoes the value and says what is known or allowed.
+    """
+    raw = read_yaml(Path(source)) if isinstance(source, str | Path) else _copied(source)
+    for path, value in (overrides or {}).items():
+        _override(raw, path, value)
+    return build_plan(raw)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A configuration file as a mapping."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must hold keys such as `data:`, but holds {type(raw).__name__}")
+    return raw
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """``KEY.PATH=VALUE`` words as a mapping; values are read as YAML."""
+    found: dict[str, Any] = {}
+    for word in assignments:
+        path, equals, value = word.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"--set takes KEY.PATH=VALUE, but got {word!r}")
+        try:
+            found[path] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {path}: {value!r} is not a YAML value") from None
+    return found
+
+
+def build_plan(raw: Mapping[str, Any]) -> Plan:
+    """Check a mapping and build the plan."""
+    _check_keys("", raw, [*SECTIONS, "data", "members", "selection"])
+    if "data" not in raw:
+        raise ConfigError(f"`data` is required, for example `data: {{kind: digits}}`; kinds: {_kinds('data')}")
+    sections = {name: _section(name, cls, raw.get(name, {})) for name, cls in SECTIONS.items()}
+    members = raw.get("members", DEFAULT_MEMBERS)
+    if not isinstance(members, list | tuple):
+        raise ConfigError(f"`members` must be a list, but got {members!r}")
+    shared = {name: _mapping(name, raw.get(name, {})) for name in MEMBER_SECTIONS}
+    try:
+        return Plan(
+            data=_kind("data", "data", raw["data"]),
+            members=tuple(_member(f"members.{i}", m, shared) for i, m in enumerate(members)),
+            selection=_kind("selection", "selection", raw["selection"]) if "selection" in raw else Auction(),
+            **sections,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _member(path: str, raw: Any, shared: Mapping[str, Mapping[str, Any]]) -> Member:
+    raw = _mapping(path, raw)
+    _check_keys(path, raw, ["name", "strategy", "initializer", "seed", *MEMBER_SECTIONS])
+    if "strategy" not in raw:
+        raise ConfigError(f"`{path}.strategy` is required; kinds: {_kinds('strategy')}")
+    strategy = _kind("strategy", f"{path}.strategy", raw["strategy"])
+    merged = {
+        name: _section(f"{path}.{name}", SECTIONS[name], {**shared[name], **_mapping(f"{path}.{name}", raw.get(name, {}))})
+        for name in MEMBER_SECTIONS
+    }
+    try:
+        return Member(
+            name=_value(f"{path}.name", str, raw.get("name", kind_of(strategy))),
+            strategy=strategy,
+            initializer=_kind("initializer", f"{path}.initializer", raw.get("initializer", {"kind": "tiny"})),
+            seed=_value(f"{path}.seed", int, raw.get("seed", 0)),
+            **merged,
+        )
+    except ValueError as error:
+        raise ConfigError(f"`{path}`: {error}") from None
+
+
+def resolved(plan: Plan) -> dict[str, Any]:
+    """The plan as plain YAML values, every key explicit; ``load_plan`` reads it back."""
+    return {
+        name: [_plain(member) for member in plan.members] if name == "members" else _plain(getattr(plan, name))
+        for name in ("campaign", "data", "network", *MEMBER_SECTIONS, "members", "selection", "budget", "pool",
+                     "checkpoints", "tracking")
+    }  # fmt: skip
+
+
+def to_yaml(value: Mapping[str, Any]) -> str:
+    """Block style, in the given order."""
+    return str(yaml.safe_dump(dict(value), sort_keys=False, default_flow_style=None, width=120))
+
+
+def fields_of(cls: type[Any]) -> list[tuple[str, Any, str]]:
+    """Name, default and description of every parameter of a ``kind``."""
+    schema = TypeAdapter(cls).json_schema()["properties"]
+    found = []
+    for field in dataclasses.fields(cls):
+        if field.name != "kind":
+            default = None if field.default is dataclasses.MISSING else field.default
+            found.append((field.name, default, schema.get(field.name, {}).get("description", "")))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        bases = tuple(base for base, _ in FAMILIES.values())
+        return {"kind": kind_of(value), **plain} if isinstance(value, bases) else plain
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _section(path: str, cls: type[T], raw: Any) -> T:
+    raw = _mapping(path, raw)
+    _check_keys(path, raw, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
+    return _value(path, cls, raw)
+
+
+def _kind(family: str, path: str, raw: Any) -> Any:
+    """An object of a family: given as such, named by a shipped ``kind``, or by ``module:Class``."""
+    base, members = FAMILIES[family]
+    if isinstance(raw, base):
+        return raw
+    raw = _mapping(path, {"kind": raw} if isinstance(raw, str) else raw)
+    kind = raw.get("kind")
+    if kind is None:
+        raise ConfigError(f"`{path}.kind` is required; kinds: {_kinds(family)}")
+    if isinstance(kind, str) and ":" in kind:
+        return _imported(base, path, kind, {key: value for key, value in raw.items() if key != "kind"})
+    known = {_kind_name(cls): cls for cls in members}
+    if kind not in known:
+        raise ConfigError(f"`{path}.kind`: unknown kind {kind!r}{_closest(str(kind), known)}; kinds: {_kinds(family)}")
+    _check_keys(path, raw, [field.name for field in dataclasses.fields(known[kind])])
+    return _value(path, known[kind], raw)
+
+
+def _imported(base: type[Any], path: str, kind: str, fields: Mapping[str, Any]) -> Any:
+    module, _, name = kind.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"`{path}.kind`: cannot import {kind!r}: {error}") from None
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise ConfigError(f"`{path}.kind`: {kind!r} must be a subclass of {base.__module__}.{base.__name__}")
+    try:
+        return cls(**fields)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"`{path}`: {error}") from None
+
+
+def _value(path: str, cls: type[T], raw: Any) -> T:
+    """Build one value by pydantic; its first complaint becomes one line."""
+    try:
+        return TypeAdapter(cls).validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([path, *(str(part) for part in first["loc"])])
+        message = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] == "value_error" else f", but got {first['input']!r}"
+        raise ConfigError(f"`{where}`: {message}{got}") from None
+
+
+def _mapping(path: str, raw: Any) -> dict[str, Any]:
+    if raw is None:
+        return {}
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"`{path}` must hold keys, but got {raw!r}")
+    return dict(raw)
+
+
+def _check_keys(path: str, raw: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in raw:
+        if key not in known:
+            where = f"{path}.{key}" if path else str(key)
+            raise ConfigError(f"unknown key `{where}`{_closest(str(key), known)}; known: {', '.join(known)}")
+
+
+def _closest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean `{found[0]}`?)" if found else ""
+
+
+def _kinds(family: str) -> str:
+    return ", ".join(_kind_name(cls) for cls in FAMILIES[family][1])
+
+
+def _kind_name(cls: type[Any]) -> str:
+    return str(next(field.default for field in dataclasses.fields(cls) if field.name == "kind"))
+
+
+def _override(raw: dict[str, Any], path: str, value: Any) -> None:
+    """Set one dotted path in place; unknown keys are found later, when the plan is built."""
+    *parents, last = path.split(".")
+    place: Any = raw
+    if parents[:1] == ["members"] and "members" not in raw:
+        raw["members"] = _copied(list(DEFAULT_MEMBERS))
+    for depth, part in enumerate([*parents, last]):
+        here = ".".join(path.split(".")[: depth + 1])
+        if isinstance(place, list):
+            if not part.isdigit() or int(part) >= len(place):
+                raise ConfigError(f"--set {path}: `{here}` must be an index from 0 to {len(place) - 1}")
+            key: Any = int(part)
+        elif isinstance(place, dict):
+            key = part
+        else:
+            raise ConfigError(f"--set {path}: `{here}` lies below a plain value")
+        if depth == len(parents):
+            place[key] = value
+        elif isinstance(place, dict) and place.get(key) is None:
+            place = place.setdefault(key, {}) if key not in place else place.__setitem__(key, {}) or place[key]
+        else:
+            place = place[key]
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(item) for item in value]
+    return value

@@ -1,0 +1,72 @@
+"""GradMax: the fan-out that gives the new fan-in the largest gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import torch
+
+from raygrow.architecture import ACTIVATIONS, AddEdge, AddNode, Site, Widen
+from raygrow.growth.bottleneck import Residuals
+from raygrow.growth.initializers.base import AbstractInitializer, split_fan_in, width_of
+from raygrow.growth.meter import Meter
+from raygrow.nn import Extension
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class GradMax(AbstractInitializer):
+    """Zero fan-in, fan-out along the top right singular vectors of E[b2 G^T] (Evci et al., ICLR 2022, eq. 10).
+
+    With fan-out omega the gradient of a zero fan-in is proportional to E[b2 G^T] omega, so for orthonormal omega the
+    squared norm is largest along the top singular vectors. Where the activation's slope at 0 is 0 (torch's ReLU), a
+    zero fan-in would never move: it then starts as small noise.
+    """
+
+    supports = frozenset({Widen, AddNode, AddEdge})
+    line_searched = False
+
+    kind: Literal["gradmax"] = "gradmax"
+    scale: float = 0.5
+    """Norm of each new fan-out vector, relative to a unit vector. Above 0."""
+    noise: float = 1e-3
+    """Standard deviation of the fan-in where the activation's slope at 0 is 0. Above 0."""
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0 or not self.noise > 0:
+            raise ValueError(f"`scale > 0` and `noise > 0` must hold, but got {self.scale} and {self.noise}")
+
+    def preserves_function(self, activation: str) -> bool:
+        facts = ACTIVATIONS[activation]
+        return facts.at_zero == 0.0 and facts.slope_at_zero != 0.0
+
+    def extend(
+        self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
+    ) -> Mapping[int, Extension]:
+        fold = residuals.fold
+        inputs = fold.layout.inputs(site.sources)
+        if site.activation is None:
+            (target,) = site.targets
+            return {0: Extension(edge=fold.b.new_zeros(width_of(residuals, target), len(inputs) - 1))}
+        m2 = fold.moments.cross[inputs][:, fold.layout.outputs(site.targets)]
+        _, _, right = meter.svd(m2)
+        most = max(sizes)
+        # Beyond the rank of E[b2 G^T] there is no direction left to prefer: unit vectors at random keep units distinct.
+        extra = torch.randn(max(most - len(right), 0), m2.shape[1], generator=generator, dtype=torch.float64).to(m2)
+        omega = self.scale * torch.cat([right, extra / extra.norm(dim=1, keepdim=True)])[:most]
+        alpha = m2.new_zeros(most, len(inputs))
+        if ACTIVATIONS[site.activation].slope_at_zero == 0.0:
+            draw = torch.randn(most, len(inputs) - 1, generator=generator, dtype=torch.float64)
+            alpha[:, :-1] = self.noise * draw.to(m2)
+        fan_in, bias = split_fan_in(site, residuals, alpha)
+        blocks = omega.split([width_of(residuals, t) for t in site.targets], dim=1)
+        return {
+            k: Extension(
+                {source: block[:k] for source, block in fan_in.items()},
+                bias[:k],
+                {t: block[:k].T for t, block in zip(site.targets, blocks, strict=True)},
+            )
+            for k in sizes
+        }

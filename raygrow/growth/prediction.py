@@ -1,0 +1,91 @@
+"""What a move is expected to gain, before it is probed: the cross-fitted first-order prediction and its t-test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raygrow.architecture import Site
+from raygrow.growth.bottleneck import Residuals
+from raygrow.growth.initializers.base import AbstractInitializer
+from raygrow.growth.meter import Meter
+from raygrow.growth.moments import Fold
+from raygrow.nn import Extension
+from raygrow.nn.activations import FUNCTIONS
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """First-order prediction of a move, learned on one half of the statistics examples and measured on the other.
+
+    Attributes:
+        derivative: mean of d_i = <G_i, omega sigma(alpha b2_i)>, -dloss/dgamma at birth (growth_math 1.3 and 4b).
+        t: derivative over its standard error.
+        p_value: one-sided, normal: P(t >= this) when the move adds nothing.
+        gain: derivative^2 / (2 curvature), signed: the loss decrease of one Newton step along the new units, with the
+            generalised Gauss-Newton curvature E[(r^T delta)^2]. In the units of the loss at every site, so that sites
+            compare (a derivative alone scales with the pre-activations it is taken at).
+    """
+
+    derivative: float
+    t: float
+    p_value: float
+    gain: float
+
+
+def response(
+    extension: Extension, site: Site, values: Mapping[str, Tensor], meter: Meter
+) -> dict[str, Tensor]:
+    """What the new weights add to the pre-activations of every target, given the values of every node; [n, size]."""
+    if extension.edge is not None:
+        (target,) = site.targets
+        read = values[site.sources[0]]
+        return {target: meter.mm(read, extension.edge.T.to(read))}
+    assert site.activation is not None and extension.bias is not None
+    total: Tensor | None = None
+    for source, block in extension.fan_in.items():
+        part = meter.mm(values[source], block.T.to(values[source]))
+        total = part + extension.bias.to(part) if total is None else total + part
+    assert total is not None
+    hidden = FUNCTIONS[site.activation](total)
+    return {target: meter.mm(hidden, omega.T.to(hidden)) for target, omega in extension.fan_out.items()}
+
+
+def derivative(deltas: Mapping[str, Tensor], rows: Tensor, fold: Fold) -> Tensor:
+    """Per-example inner product of the response with rows shaped like ``fold.g``, [n]."""
+    parts = [(fold.outputs(rows, target) * delta).sum(1) for target, delta in deltas.items()]
+    return torch.stack(parts).sum(0)
+
+
+def predict(
+    initializer: AbstractInitializer,
+    halves: Sequence[Residuals],
+    site: Site,
+    sizes: Sequence[int],
+    generator: Callable[[], torch.Generator],
+    meter: Meter,
+) -> dict[int, Prediction | None]:
+    """Cross-fitted prediction of a site's moves by size; None where the new weights add nothing at birth."""
+    slopes: dict[int, list[Tensor]] = {k: [] for k in sizes}
+    curvatures: dict[int, list[Tensor]] = {k: [] for k in sizes}
+    for learned, measured in ((halves[0], halves[1].fold), (halves[1], halves[0].fold)):
+        for k, extension in initializer.extend(learned, site, sizes, generator(), meter).items():
+            deltas = response(extension, site, measured.values, meter)
+            slopes[k].append(derivative(deltas, measured.g, measured))
+            curvatures[k].append(derivative(deltas, measured.curvature, measured).square())
+    return {k: _summary(torch.cat(slopes[k]), torch.cat(curvatures[k])) for k in sizes}
+
+
+def _summary(slope: Tensor, curvature: Tensor) -> Prediction | None:
+    if not bool((slope != 0).any()):
+        return None
+    mean = float(slope.mean())
+    error = float(slope.std()) / math.sqrt(len(slope))
+    t = mean / error if error > 0 else math.copysign(math.inf, mean)
+    bend = float(curvature.mean())
+    gain = mean * abs(mean) / (2 * bend) if bend > 0 else 0.0
+    return Prediction(mean, t, 0.5 * math.erfc(t / math.sqrt(2)), gain)

@@ -1,0 +1,10 @@
+"""The network of an architecture, surgery on it, and the optimiser state carried through."""
+
+from raygrow.nn.graft import Extension, all_finite, clone, graft
+from raygrow.nn.network import Network, Trace, bias_name, weight_name
+from raygrow.nn.optimizer import OptimizerKind, OptimizerPlan, State, carry_state, export_state, make_optimizer
+
+__all__ = [
+    "Extension", "Network", "OptimizerKind", "OptimizerPlan", "State", "Trace", "all_finite", "bias_name",
+    "carry_state", "clone", "export_state", "graft", "make_optimizer", "weight_name",
+]  # fmt: skip

@@ -1,0 +1,74 @@
+"""The two losses of raygrow, per example, and the curvature samples that growth needs of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class AbstractLoss(ABC):
+    """A loss of one task."""
+
+    task: ClassVar[str]
+
+    @abstractmethod
+    def per_example(self, output: Tensor, y: Tensor) -> Tensor:
+        """[..., n, outputs] and the n targets to [..., n]."""
+
+    @abstractmethod
+    def mean(self, output: Tensor, y: Tensor) -> Tensor:
+        """The mean over a batch, [n, outputs] to a scalar: what training minimises."""
+
+    @abstractmethod
+    def curvature_sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        """A random vector r per example with ``E[r r^T]`` the Hessian of the loss in the output, [n, outputs].
+
+        Backpropagated, it samples the generalised Gauss-Newton matrix at every node in one pass (Martens 2020, "New
+        insights and perspectives on the natural gradient method", sections 8-9).
+        """
+
+
+@final
+class CrossEntropy(AbstractLoss):
+    """Cross-entropy of logits, nats per example."""
+
+    task = "classification"
+
+    def per_example(self, output: Tensor, y: Tensor) -> Tensor:
+        picked = output.gather(-1, y.expand(output.shape[:-1]).unsqueeze(-1)).squeeze(-1)
+        return output.logsumexp(-1) - picked
+
+    def mean(self, output: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(output, y)
+
+    def curvature_sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        probability = output.softmax(-1)
+        # Inverse transform sampling: the generator lives on the CPU whatever the device of the network.
+        draw = torch.rand(len(output), 1, generator=generator, dtype=torch.float64).to(output)
+        label = (probability.cumsum(-1) < draw).sum(-1).clamp(max=output.shape[-1] - 1)
+        return probability - F.one_hot(label, output.shape[-1]).to(output)
+
+
+@final
+class MeanSquaredError(AbstractLoss):
+    """Mean over targets of the squared error, in standardised units."""
+
+    task = "regression"
+
+    def per_example(self, output: Tensor, y: Tensor) -> Tensor:
+        return (output - y).square().mean(-1)
+
+    def mean(self, output: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(output, y)
+
+    def curvature_sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+        sign = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
+        return sign * (2.0 / output.shape[-1]) ** 0.5
+
+
+LOSSES: Mapping[str, AbstractLoss] = {loss.task: loss for loss in (CrossEntropy(), MeanSquaredError())}

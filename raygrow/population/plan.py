@@ -1,0 +1,305 @@
+"""The plan of a campaign: every section of a configuration as a plain frozen value.
+
+``raygrow.config`` builds these from YAML; nothing here knows YAML, Ray or MLflow. The text under each field is what
+``raygrow validate`` and the documentation show. Ranges are checked on construction.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from raygrow.architecture import ACTIVATIONS, GROWING_MOVES, Architecture, forward_flops
+from raygrow.data import AbstractSource
+from raygrow.growth.initializers import AbstractInitializer
+from raygrow.nn import OptimizerKind
+from raygrow.population.selection import AbstractSelection, Auction
+from raygrow.strategies import AbstractStrategy
+
+Length = int | str
+_EPOCHS = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*epochs?\s*")
+
+
+def examples_of(length: Length, rows: int) -> int:
+    """A length in examples: a whole number, or ``"1.5 epochs"`` of the training rows."""
+    if isinstance(length, int):
+        return length
+    found = _EPOCHS.fullmatch(length)
+    assert found is not None, length
+    return max(math.ceil(float(found[1]) * rows), 1)
+
+
+def _check_length(name: str, length: Length, least: int) -> None:
+    if isinstance(length, int) and not isinstance(length, bool):
+        if length < least:
+            raise ValueError(f"`{name} >= {least}` examples must hold, but got {length}")
+    elif not _EPOCHS.fullmatch(str(length)):
+        raise ValueError(f'`{name}` must be a number of examples or epochs such as "1 epoch", but got {length!r}')
+
+
+def _check_least(least: float, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not (value >= least and math.isfinite(value)):
+            raise ValueError(f"`{name} >= {least}` must hold, but got {value}")
+
+
+class Section:
+    """A part of the configuration; unknown keys are refused."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign(Section):
+    """Name, seed and length of the campaign."""
+
+    name: str = "campaign"
+    """Name of the campaign: letters, digits, dots, dashes and underscores."""
+    seed: int = 0
+    """Seed of everything random, 0 or more."""
+    rounds: int = 8
+    """Most rounds of growth, 0 or more; 0 trains the start only."""
+    mode: Literal["sync"] = "sync"
+    """``sync``: a round is decided when every member has reported."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name) or self.name.startswith("."):
+            raise ValueError(f"`name` takes letters, digits, dots, dashes and underscores, but got {self.name!r}")
+        _check_least(0, seed=self.seed, rounds=self.rounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPlan(Section):
+    """Where growth starts."""
+
+    family: Literal["dag"] = "dag"
+    """``dag``: dense nodes in a directed acyclic graph, from the linear model input -> output."""
+    activation: str = "relu"
+    """Activation of new nodes: relu, tanh, gelu, silu, elu or softplus."""
+
+    def __post_init__(self) -> None:
+        known = [name for name in ACTIVATIONS if name != "identity"]
+        if self.activation not in known:
+            raise ValueError(f"`activation` must be one of {', '.join(known)}, but got {self.activation!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Section):
+    """How existing weights are trained."""
+
+    optimizer: OptimizerKind = "adam"
+    """``adam``, or ``sgd`` with momentum 0.9."""
+    lr: float = 0.01
+    """Learning rate, constant while growing; above 0."""
+    batch_size: int = 32
+    """Examples a step, at least 1."""
+    examples_per_round: Length = 4000
+    """Training examples of each member before each probe, 0 or more; also epochs, "1 epoch"."""
+    final_examples: Length = 30000
+    """Training examples of the final anneal by half a cosine, 0 or more; also epochs."""
+
+    def __post_init__(self) -> None:
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"`lr > 0` must hold, but got {self.lr}")
+        _check_least(1, batch_size=self.batch_size)
+        _check_length("examples_per_round", self.examples_per_round, 0)
+        _check_length("final_examples", self.final_examples, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth(Section):
+    """Which moves, in which sizes, at what price."""
+
+    moves: tuple[str, ...] = tuple(move.kind for move in GROWING_MOVES)
+    """Kinds of move: widen, add_node, add_edge."""
+    units: tuple[int, ...] = (1, 2, 4, 8, 16)
+    """Sizes on offer, in units, each at least 1."""
+    candidates: int = 2
+    """Most candidates a member probes in a round, at least 1."""
+    statistics_examples: int = 2048
+    """Training examples the statistics are taken on, at least 4; all of train where it has fewer."""
+    price: float | None = None
+    """Loss per added FLOP that a move must beat, 0 or more; null: 0.05 x loss of the best constant / FLOP budget."""
+    patience: int = 3
+    """Rounds without an adopted move after which a member grows no more, at least 1."""
+
+    def __post_init__(self) -> None:
+        known = [move.kind for move in GROWING_MOVES]
+        for kind in self.moves:
+            if kind not in known:
+                raise ValueError(f"`moves` takes {', '.join(known)}, but got {kind!r}")
+        if not self.moves or not self.units:
+            raise ValueError("`moves` and `units` must each name at least one")
+        for count in self.units:
+            _check_least(1, units=count)
+        _check_least(1, candidates=self.candidates, patience=self.patience)
+        _check_least(4, statistics_examples=self.statistics_examples)
+        _check_least(0, price=self.price)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe(Section):
+    """How long candidates are tried beside their control."""
+
+    examples: Length = 4000
+    """Training examples of each fork, at least 1; also epochs."""
+    blocks: int = 8
+    """Segments of a probe and blocks of validation (the steps of mdl's code), at least 1."""
+
+    def __post_init__(self) -> None:
+        _check_length("examples", self.examples, 1)
+        _check_least(1, blocks=self.blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member(Section):
+    """One network and the strategy that grows it."""
+
+    name: str
+    """Unique in the campaign: letters, digits, dots, dashes and underscores."""
+    strategy: AbstractStrategy
+    """Addition strategy: ``kind`` and its parameters; see ``raygrow strategies``."""
+    initializer: AbstractInitializer
+    """How new weights begin: ``kind`` and its parameters."""
+    seed: int = 0
+    """Members with the same seed see the same examples in the same order; 0 or more."""
+    training: Training = field(default_factory=Training)
+    """Overrides of the campaign's ``training`` keys."""
+    growth: Growth = field(default_factory=Growth)
+    """Overrides of the campaign's ``growth`` keys."""
+    probe: Probe = field(default_factory=Probe)
+    """Overrides of the campaign's ``probe`` keys."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"`name` takes letters, digits, dots, dashes and underscores, but got {self.name!r}")
+        _check_least(0, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget(Section):
+    """What the campaign may not exceed."""
+
+    max_flops_per_example: int | None = None
+    """Forward FLOPs per example of any network, at least 1; null: no limit."""
+    max_params: int | None = None
+    """Parameters of any network, at least 1; null: no limit."""
+    max_train_flops: float | None = None
+    """Training FLOPs of the whole population, checked between rounds, at least 1; null: no limit."""
+
+    def __post_init__(self) -> None:
+        _check_least(
+            1,
+            max_flops_per_example=self.max_flops_per_example,
+            max_params=self.max_params,
+            max_train_flops=self.max_train_flops,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolPlan(Section):
+    """Where the work runs; no figure of a campaign depends on it."""
+
+    kind: Literal["ray", "serial"] = "ray"
+    """``ray``: actors on this machine or a cluster; ``serial``: in this process."""
+    actors: int | None = None
+    """Ray actors, at least 1; null: one a member. With fewer, an actor serves several members."""
+    cpus_per_actor: float = 0.5
+    """CPUs that Ray sets aside for an actor, above 0. An actor computes on one thread."""
+    gpus_per_actor: float = 0.0
+    """GPUs that Ray sets aside for an actor, 0 or more; above 0 the networks live on it."""
+
+    def __post_init__(self) -> None:
+        _check_least(1, actors=self.actors)
+        _check_least(0, gpus_per_actor=self.gpus_per_actor)
+        if not self.cpus_per_actor > 0:
+            raise ValueError(f"`cpus_per_actor > 0` must hold, but got {self.cpus_per_actor}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointPlan(Section):
+    """Which checkpoints stay."""
+
+    keep: Literal["heads", "all"] = "heads"
+    """``heads``: every network that was a member's head; ``all``: every fork of every probe too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking(Section):
+    """Where MLflow shows the lineage."""
+
+    uri: str | None = None
+    """MLflow tracking URI; null: a SQLite store in the campaign's folder."""
+    experiment: str = "raygrow"
+    """MLflow experiment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Section):
+    """Everything a campaign is told."""
+
+    data: AbstractSource
+    """Where examples come from: ``kind`` and its parameters."""
+    members: tuple[Member, ...]
+    """The population."""
+    campaign: Campaign = field(default_factory=Campaign)
+    network: NetworkPlan = field(default_factory=NetworkPlan)
+    training: Training = field(default_factory=Training)
+    growth: Growth = field(default_factory=Growth)
+    probe: Probe = field(default_factory=Probe)
+    selection: AbstractSelection = field(default_factory=Auction)
+    """How accepted moves are granted: ``kind`` and its parameters."""
+    budget: Budget = field(default_factory=Budget)
+    pool: PoolPlan = field(default_factory=PoolPlan)
+    checkpoints: CheckpointPlan = field(default_factory=CheckpointPlan)
+    tracking: Tracking = field(default_factory=Tracking)
+
+    def __post_init__(self) -> None:
+        names = [member.name for member in self.members]
+        if not names:
+            raise ValueError("`members` must name at least one")
+        if len(set(names)) != len(names):
+            raise ValueError(f"names of `members` must be distinct, but got {names}")
+
+    def member(self, name: str) -> Member:
+        return next(member for member in self.members if member.name == name)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the data say of a campaign, settled before it begins.
+
+    Attributes:
+        task: classification or regression.
+        inputs, outputs: features; classes or targets.
+        train_rows: examples that epochs refer to.
+        constant_loss: loss of the best constant prediction on train.
+    """
+
+    task: Literal["classification", "regression"]
+    inputs: int
+    outputs: int
+    train_rows: int
+    constant_loss: float
+
+    @property
+    def start(self) -> Architecture:
+        return Architecture.simplest(self.inputs, self.outputs)
+
+    def flops_scale(self, budget: Budget) -> int:
+        """FLOPs per example that a campaign may come to: its budget, or 16 times the start's."""
+        return budget.max_flops_per_example or 16 * forward_flops(self.start)
+
+    def price(self, growth: Growth, budget: Budget) -> float:
+        """Loss per added FLOP."""
+        if growth.price is not None:
+            return growth.price
+        return 0.05 * self.constant_loss / self.flops_scale(budget)
+
+
+def kind_of(thing: Any) -> str:
+    """The ``kind`` of a strategy, initializer or selection rule; ``module:Class`` of a user's own without one."""
+    cls = type(thing)
+    return str(getattr(thing, "kind", f"{cls.__module__}:{cls.__qualname__}"))

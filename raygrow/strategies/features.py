@@ -1,0 +1,51 @@
+"""The state vector of a candidate, the same for every strategy and every record of a move."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+FEATURES: tuple[str, ...] = (
+    "constant",
+    "predicted_gain",
+    "prediction_t",
+    "log_flops_ratio",
+    "log_units",
+    "is_widen",
+    "is_add_node",
+    "is_add_edge",
+    "bottleneck_share",
+    "validation_loss",
+    "budget_used",
+    "rounds_since_growth",
+    "last_gain",
+    "progress",
+)
+
+
+def describe(known: Mapping[str, float], move: str) -> tuple[float, ...]:
+    """The vector named by ``FEATURES``, of order one.
+
+    Args:
+        known: ``predicted_gain``, ``validation_loss`` and ``last_gain`` in units of the constant prediction's loss;
+            ``prediction_t``; ``flops_ratio`` (added over parent's); ``units``; ``bottleneck_share``; ``budget_used`` and
+            ``progress`` in [0, 1]; ``rounds_since_growth``.
+        move: kind of the move.
+    """
+    values = {
+        "constant": 1.0,
+        "predicted_gain": known["predicted_gain"],
+        "prediction_t": min(max(known["prediction_t"], -10.0), 10.0) / 10.0,
+        "log_flops_ratio": math.log1p(max(known["flops_ratio"], 0.0)),
+        "log_units": math.log2(1.0 + known["units"]) / 8.0,
+        "is_widen": float(move == "widen"),
+        "is_add_node": float(move == "add_node"),
+        "is_add_edge": float(move == "add_edge"),
+        "bottleneck_share": known["bottleneck_share"],
+        "validation_loss": known["validation_loss"],
+        "budget_used": known["budget_used"],
+        "rounds_since_growth": min(known["rounds_since_growth"], 10.0) / 10.0,
+        "last_gain": known["last_gain"],
+        "progress": known["progress"],
+    }
+    return tuple(float(values[name]) for name in FEATURES)

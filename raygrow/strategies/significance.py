@@ -1,0 +1,83 @@
+"""Significance: grow when a fair bet against the gain would have been ruinous."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, final
+
+import numpy as np
+
+from raygrow.strategies.base import (
+    AbstractStrategy,
+    Evidence,
+    Losses,
+    Proposal,
+    Situation,
+    State,
+    Verdict,
+    check_level,
+    screened,
+    spent,
+)
+
+
+def log_wealth(x: Losses) -> Losses:
+    """Running log wealth of a bettor on values in [-1, 1] with mean at most 0 under the null (growth_math 4b).
+
+    The stake on example i is clip(mean / second moment of the earlier ones, 0, 1/2), so the wealth is a test
+    supermartingale (Waudby-Smith and Ramdas, JRSS B 2024).
+    """
+    earlier = np.concatenate([[0.0], np.cumsum(x)[:-1]])
+    squares = np.concatenate([[0.0], np.cumsum(x * x)[:-1]])
+    stake = np.clip(np.divide(earlier, squares, out=np.zeros_like(x), where=squares > 0), 0.0, 0.5)
+    return np.asarray(np.cumsum(np.log1p(stake * x)), dtype=np.float64)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Significance(AbstractStrategy):
+    """Betting e-process on the paired losses less the price; valid in finite samples at any stopping time.
+
+    Accepts when the wealth reaches K / alpha_r at some example. Losses are clipped at the 99 % quantile of their size on
+    ``search``, so the guarantee is for the clipped mean.
+    """
+
+    kind: Literal["significance"] = "significance"
+    alpha: float = 0.05
+    """Chance of ever accepting a useless move, spent over the rounds; in (0, 1)."""
+    screen: float = 0.1
+    """False discovery rate of the predictions that reach a probe; in (0, 1)."""
+    clip_quantile: float = 0.99
+    """Quantile of |loss difference| on ``search`` at which differences are clipped; in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        check_level(self.alpha)
+        check_level(self.screen)
+        if not 0.0 < self.clip_quantile <= 1.0:
+            raise ValueError(f"`0 < clip_quantile <= 1` must hold, but got {self.clip_quantile}")
+
+    def shortlist(
+        self, proposals: Sequence[Proposal], situation: Situation, state: State, rng: np.random.Generator
+    ) -> tuple[Proposal, ...]:
+        return screened(proposals, situation, self.screen, rng)
+
+    def judge(self, evidence: Evidence, situation: Situation, state: State) -> Verdict:
+        threshold = math.log(evidence.probed / spent(self.alpha, situation))
+        on_search = np.abs(evidence.control_search - evidence.candidate_search)
+        bound = float(np.quantile(on_search, self.clip_quantile))
+        if not bound > 0.0:
+            return Verdict(False, 0.0, threshold, "control and candidate predict alike on every search example")
+        difference = evidence.control - evidence.candidate - situation.price * evidence.proposal.added_flops
+        wealth = log_wealth(np.clip(difference, -bound, bound) / bound)
+        statistic = float(max(0.0, wealth.max()))
+        accepted = statistic >= threshold
+        word = "reaches" if accepted else "stays below"
+        return Verdict(
+            accepted,
+            statistic,
+            threshold,
+            f"betting on {len(difference)} paired losses, log wealth {statistic:.1f} {word} the {threshold:.1f} that "
+            f"{evidence.probed} candidates and alpha ask",
+        )
