@@ -279,9 +279,9 @@ def _override(raw: dict[str, Any], path: str, value: Any) -> None:
             raise ConfigError(f"--set {path}: `{here}` lies below a plain value")
         if depth == len(parents):
             place[key] = value
-        elif isinstance(place, dict) and place.get(key) is None:
-            place = place.setdefault(key, {}) if key not in place else place.__setitem__(key, {}) or place[key]
         else:
+            if isinstance(place, dict) and place.get(key) is None:
+                place[key] = {}
             place = place[key]
 
 

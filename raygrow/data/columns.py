@@ -138,7 +138,7 @@ def splits(part: Part, name: str, column: pa.ChunkedArray) -> Array:
 def kind_of(found: Array) -> str:
     """What ``labels`` returned, in words."""
     if found.dtype == np.object_:
-        return "integers" if len(found) and isinstance(found[0], int) else "text"
+        return "integers" if isinstance(found[0], int) else "text"
     return {"b": "booleans", "i": "integers"}.get(found.dtype.kind, "decimal numbers")
 
 

@@ -61,7 +61,7 @@ class TableSource(AbstractSource):
         parts = self._parts()
         names, outputs, dropped = self._choose(parts[0])
         _check_names(parts, [*names, *outputs, *([self.split] if self.split else [])], closed=self.features is None)
-        x, y, split, rows = [], [], [], []
+        x, y, split = [], [], []
         for part in parts:
             table = part.read([*names, *outputs, *([self.split] if self.split else [])])
             x.append(_matrix(part, names, table))
@@ -71,9 +71,6 @@ class TableSource(AbstractSource):
                 y.append(_matrix(part, outputs, table))
             if self.split is not None:
                 split.append(columns.splits(part, self.split, table.column(self.split)))
-            rows.append((part.file, table.num_rows))
-        if not sum(count for _, count in rows):
-            raise DataError(f"{self.path}: holds no rows: write the data into it")
         if self.label is not None:
             _check_one_kind(self.label, parts, y)
         return Raw(
@@ -85,7 +82,7 @@ class TableSource(AbstractSource):
             targets=tuple(outputs),
             split=np.concatenate(split) if split else None,
             dropped=tuple(dropped),
-            parts=tuple(rows),
+            parts=tuple((part.file, part.rows) for part in parts),
         )
 
     def _choose(self, part: Part) -> tuple[list[str], list[str], list[str]]:
@@ -167,10 +164,7 @@ def read_features(path: str | PathLike[str], preprocessing: Preprocessing) -> ND
     for part in parts:
         _check_duplicates(part, [name for name in part.duplicates if name in set(names)])
     _check_names(parts, names)
-    x = np.concatenate([_matrix(part, names, part.read(names)) for part in parts])
-    if not len(x):
-        raise DataError(f"{fspath(path)}: holds no rows: there is nothing to predict")
-    return x
+    return np.concatenate([_matrix(part, names, part.read(names)) for part in parts])
 
 
 def _matrix(part: Part, names: Sequence[str], table: pa.Table) -> NDArray[np.float64]:
@@ -206,7 +200,7 @@ def _check_names(parts: Sequence[Part], wanted: Sequence[str], closed: bool = Fa
 
 def _check_one_kind(label: str, parts: Sequence[Part], found: Sequence[Array]) -> None:
     """Labels of several files must be of one kind, else 1 and "1" would become two classes."""
-    held = [(part.file, columns.kind_of(values)) for part, values in zip(parts, found, strict=True) if len(values)]
+    held = [(part.file, columns.kind_of(values)) for part, values in zip(parts, found, strict=True)]
     for file, kind in held:
         if kind != held[0][1]:
             raise DataError(f"{file}: label {label!r} holds {kind}, but {held[0][1]} in {held[0][0]}: write them alike")

@@ -20,10 +20,11 @@ MAGIC = b"PAR1"
 
 
 class Part(ABC):
-    """One open file of a table; ``file`` names it in messages, ``schema`` holds the columns' names and types."""
+    """One open file of a table: ``file`` names it in messages, ``schema`` holds names and types, ``rows`` the count."""
 
     file: str
     schema: pa.Schema
+    rows: int
 
     @abstractmethod
     def read(self, columns: Sequence[str]) -> pa.Table:
@@ -54,6 +55,7 @@ class ParquetPart(Part):
         try:
             self._parquet = pq.ParquetFile(path)
             self.schema = self._parquet.schema_arrow
+            self.rows = self._parquet.metadata.num_rows
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read as Parquet ({_one_line(error)}): write it again") from None
 
@@ -85,6 +87,7 @@ class CsvPart(Part):
             raise DataError(f"{path}: cannot be read as CSV ({_one_line(error)}): write it again") from None
         try:
             self.schema = self._table.schema
+            self.rows = self._table.num_rows
             _ = self.schema.names
         except UnicodeDecodeError:
             raise DataError(f"{path}: the header is not UTF-8 text: save the file as UTF-8") from None
@@ -96,12 +99,14 @@ class CsvPart(Part):
 def open_parts(path: str, kind: Literal["parquet", "csv"] | None = None) -> tuple[Part, ...]:
     """Open a table: one file, or for Parquet a folder whose Parquet files are read in the order of their names.
 
+    Files of a folder that hold no rows are left out (parallel writers leave such files).
+
     Args:
         path: the file or folder; ``~`` is the home folder.
         kind: what to read it as; None goes by the extension, and takes a folder for Parquet.
 
     Raises:
-        DataError: there is nothing to read at the path, or it is not what the kind says.
+        DataError: there is nothing to read at the path, it holds no rows, or it is not what the kind says.
     """
     place = Path(path).expanduser()
     try:
@@ -110,7 +115,7 @@ def open_parts(path: str, kind: Literal["parquet", "csv"] | None = None) -> tupl
         if kind is None:
             kind = _kind_of(place)
         if not place.is_dir():
-            return (_open(place, kind),)
+            return _with_rows(place, [_open(place, kind)])
         if kind == "csv":
             raise DataError(
                 f"{place}: is a folder, CSV takes one file: name the file, or use a folder of Parquet files"
@@ -119,9 +124,16 @@ def open_parts(path: str, kind: Literal["parquet", "csv"] | None = None) -> tupl
         files = [f for f in place.iterdir() if f.suffix in PARQUET_SUFFIXES and not f.name.startswith(("_", "."))]
         if not files:
             raise DataError(f"{place}: the folder holds no .parquet file: name a folder that does (not its parent)")
-        return tuple(_open(file, kind) for file in sorted(files))
+        return _with_rows(place, [_open(file, kind) for file in sorted(files)])
     except OSError as error:
         raise DataError(f"{place}: cannot be opened ({_one_line(error)}): check the path and its permissions") from None
+
+
+def _with_rows(place: Path, parts: Sequence[Part]) -> tuple[Part, ...]:
+    filled = tuple(part for part in parts if part.rows)
+    if not filled:
+        raise DataError(f"{place}: holds no rows: write the data again")
+    return filled
 
 
 def _kind_of(place: Path) -> Literal["parquet", "csv"]:

@@ -96,10 +96,18 @@ class Residuals:
         return self.fold.outputs(self.perp, target)
 
 
-def best_update(fold: Fold, node: str, meter: Meter) -> Tensor:
-    """dW*^T of one node, [inputs + 1, size], the bias last (growth_math 1.1)."""
-    regression = Regression.on(fold, fold.arch.parents(node), meter, UPDATE_RIDGE)
-    return regression.coefficients(fold.outputs(fold.g, node), meter)
+def best_update(rows: Tensor, g: Tensor, meter: Meter) -> Tensor:
+    """dW*^T of one node, [p1, q], the bias last (growth_math 1.1).
+
+    Args:
+        rows: what the node reads, the constant last, [n, p1], float64.
+        g: its functional gradient, [n, q], float64.
+    """
+    n, p = rows.shape
+    ridge = ridge_for(float(rows.square().sum()) / n, p, n, UPDATE_RIDGE)
+    dual = n < p
+    gram = (meter.mm(rows, rows.T) if dual else meter.mm(rows.T, rows)) / n
+    return Regression(rows, gram, ridge, dual).coefficients(g, meter)
 
 
 def residuals(fold: Fold, meter: Meter) -> Residuals:

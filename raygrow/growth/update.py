@@ -8,12 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from raygrow.architecture import OUTPUT
+from raygrow.architecture import INPUT, backward_flops, forward_flops
 from raygrow.growth.bottleneck import best_update
 from raygrow.growth.line_search import line_search
 from raygrow.growth.meter import Meter
-from raygrow.growth.moments import fold_of
-from raygrow.nn import Network, bias_name, weight_name
+from raygrow.nn import Network, Trace, bias_name, weight_name
 from raygrow.nn.losses import AbstractLoss
 
 
@@ -22,31 +21,44 @@ def update_existing(
     statistics: tuple[Tensor, Tensor],
     search: tuple[Tensor, Tensor],
     loss: AbstractLoss,
-    generator: torch.Generator,
     meter: Meter,
 ) -> dict[str, float]:
     """Take the dW* step in place, node by node from the output back, each with its own line search on ``search``.
 
     A node whose line search shows no decrease keeps its weights.
 
+    Args:
+        statistics, search: x [n, inputs] and y of the examples to regress on and to search on.
+
     Returns:
         The amplitude taken at every node.
     """
     arch = network.arch
+    network.eval()
     taken: dict[str, float] = {}
-    for node in reversed([name for name in arch.order if name in arch.hidden or name == OUTPUT]):
-        fold = fold_of(network, *statistics, loss, generator, meter)
-        step = best_update(fold, node, meter).to(next(network.parameters()).dtype)
+    for node in reversed([name for name in arch.order if name != INPUT]):
+        parents = arch.parents(node)
+        trace = network.trace(statistics[0])
+        total = loss.per_example(trace.output, statistics[1]).sum()
+        (gradient,) = torch.autograd.grad(total, [trace.preactivations[node]])
+        meter.products += len(statistics[0]) * (forward_flops(arch) + backward_flops(arch, weights=False))
+        step = best_update(_inputs(trace, parents).detach().double(), -gradient.double(), meter).to(gradient)
         with torch.no_grad():
             trace = network.trace(search[0])
-            rows = torch.cat([*(trace.values[s] for s in arch.parents(node)), torch.ones_like(search[0][:, :1])], 1)
-            found = line_search(network, trace, search[1], loss, {node: meter.mm(rows, step)}, meter)
+            meter.products += len(search[0]) * forward_flops(arch)
+            delta = meter.mm(_inputs(trace, parents), step)
+            found = line_search(network, trace, search[1], loss, {node: delta}, meter)
             taken[node] = found.scale
             if found.scale > 0:
                 state = network.state_dict()
-                widths = [arch.size(s) for s in arch.parents(node)]
-                for source, block in zip(arch.parents(node), step[:-1].split(widths), strict=True):
+                blocks = torch.split(step[:-1], [arch.size(s) for s in parents])
+                for source, block in zip(parents, blocks, strict=True):
                     state[weight_name(source, node)] += found.scale * block.T
                 state[bias_name(node)] += found.scale * step[-1]
     return taken
 
+
+def _inputs(trace: Trace, parents: tuple[str, ...]) -> Tensor:
+    """What a node reads, the constant last, [n, p1]."""
+    values = [trace.values[source] for source in parents]
+    return torch.cat([*values, torch.ones_like(values[0][:, :1])], 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, final
@@ -68,7 +69,7 @@ class MeanSquaredError(AbstractLoss):
 
     def curvature_sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
         sign = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
-        return sign * (2.0 / output.shape[-1]) ** 0.5
+        return sign * math.sqrt(2.0 / output.shape[-1])
 
 
 LOSSES: Mapping[str, AbstractLoss] = {loss.task: loss for loss in (CrossEntropy(), MeanSquaredError())}

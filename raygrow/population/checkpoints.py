@@ -65,7 +65,7 @@ class CheckpointStore:
             "architecture.json": checkpoint.network.arch.canonical().encode(),
             "weights.safetensors": save_tensors(weights),
             "optimizer.safetensors": save_tensors(optimizer),
-            "preprocessing.json": _json(checkpoint.preprocessing.to_json()),
+            "preprocessing.json": checkpoint.preprocessing.to_json().encode(),
             "strategy.json": _json(checkpoint.strategy),
         }
         digest = _digest(content)
@@ -114,7 +114,7 @@ class CheckpointStore:
         return Checkpoint(
             network,
             optimizer,
-            Preprocessing.from_json(json.loads(content["preprocessing.json"])),
+            Preprocessing.from_json(content["preprocessing.json"].decode()),
             json.loads(content["strategy.json"]),
         )
 

@@ -37,7 +37,7 @@ from raygrow.training import Examples, Fork, ForkResult, ProbePlan, example_orde
 if TYPE_CHECKING:
     from raygrow.population.worker import Worker
 
-SEARCH_ROWS = 2048
+SEARCH_ROWS = 1024
 """At most this many search examples take part in a line search."""
 
 
@@ -108,7 +108,7 @@ class MemberRound:
         """The dW* step, before the fork: control and candidates alike have it."""
         sample = self._statistics_examples()
         search = (self.search.x, self.search.y)
-        update_existing(network, (sample.x, sample.y), search, self.loss, self._generator("update"), self.meter)
+        update_existing(network, (sample.x, sample.y), search, self.loss, self.meter)
 
     def _propose(
         self, network: Network

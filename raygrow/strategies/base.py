@@ -158,35 +158,3 @@ def check_level(alpha: float) -> None:
     """Raises ValueError unless 0 < alpha < 1."""
     if not 0.0 < alpha < 1.0:
         raise ValueError(f"`0 < alpha < 1` must hold, but got {alpha}")
-
-
-def screened(
-    proposals: Sequence[Proposal], situation: Situation, level: float, rng: np.random.Generator
-) -> tuple[Proposal, ...]:
-    """Proposals whose prediction stands out (Benjamini-Hochberg at ``level``), by predicted value, one a site first.
-
-    The screen only chooses what to probe; the probe alone decides. Proposals without a prediction (an initializer
-    that adds nothing at birth) follow in an order drawn at random.
-    """
-    tested = sorted((p for p in proposals if p.p_value is not None), key=lambda p: (p.p_value, p.id))
-    passing = 0
-    for rank, proposal in enumerate(tested, start=1):
-        assert proposal.p_value is not None
-        if proposal.p_value <= level * rank / len(tested):
-            passing = rank
-
-    def predicted_value(proposal: Proposal) -> float:
-        assert proposal.predicted_gain is not None
-        return proposal.predicted_gain - situation.price * proposal.added_flops
-
-    ranked = sorted(tested[:passing], key=lambda p: (-predicted_value(p), p.id))
-    blind = sorted((p for p in proposals if p.p_value is None), key=lambda p: p.id)
-    ranked += [blind[i] for i in rng.permutation(len(blind))]
-    sites: set[tuple[str, str]] = set()
-    first: list[Proposal] = []
-    later: list[Proposal] = []
-    for proposal in ranked:
-        place = (proposal.move, proposal.site)
-        (later if place in sites else first).append(proposal)
-        sites.add(place)
-    return tuple((first + later)[: situation.candidates])

@@ -12,14 +12,15 @@ import numpy as np
 from raygrow.strategies.base import (
     AbstractStrategy,
     Evidence,
+    Outcome,
     Proposal,
     Situation,
     State,
     Verdict,
     check_level,
-    screened,
     spent,
 )
+from raygrow.strategies.screen import initial_state, learn, screened
 
 
 def switch_code(shorter: Sequence[float]) -> float:
@@ -63,10 +64,16 @@ class Mdl(AbstractStrategy):
         check_level(self.alpha)
         check_level(self.screen)
 
+    def initial_state(self, constant_loss: float) -> State:
+        return initial_state(constant_loss)
+
+    def learn(self, state: State, outcomes: Sequence[Outcome], situation: Situation) -> State:
+        return learn(state, outcomes)
+
     def shortlist(
         self, proposals: Sequence[Proposal], situation: Situation, state: State, rng: np.random.Generator
     ) -> tuple[Proposal, ...]:
-        return screened(proposals, situation, self.screen, rng)
+        return screened(proposals, situation, self.screen, state, rng)
 
     def judge(self, evidence: Evidence, situation: Situation, state: State) -> Verdict:
         rate = evidence.nats_per_loss

@@ -93,5 +93,5 @@ class Rl(AbstractStrategy):
 def _posterior(state: State) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean of the weights and the Cholesky factor of their precision."""
     precision = np.asarray(state["precision"], dtype=np.float64)
-    factor = np.linalg.cholesky(precision)
-    return np.linalg.solve(precision, np.asarray(state["shift"], dtype=np.float64)), factor
+    mean = np.linalg.solve(precision, np.asarray(state["shift"], dtype=np.float64))
+    return np.asarray(mean, dtype=np.float64), np.asarray(np.linalg.cholesky(precision), dtype=np.float64)

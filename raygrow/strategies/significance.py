@@ -13,14 +13,15 @@ from raygrow.strategies.base import (
     AbstractStrategy,
     Evidence,
     Losses,
+    Outcome,
     Proposal,
     Situation,
     State,
     Verdict,
     check_level,
-    screened,
     spent,
 )
+from raygrow.strategies.screen import initial_state, learn, screened
 
 
 def log_wealth(x: Losses) -> Losses:
@@ -58,10 +59,16 @@ class Significance(AbstractStrategy):
         if not 0.0 < self.clip_quantile <= 1.0:
             raise ValueError(f"`0 < clip_quantile <= 1` must hold, but got {self.clip_quantile}")
 
+    def initial_state(self, constant_loss: float) -> State:
+        return initial_state(constant_loss)
+
+    def learn(self, state: State, outcomes: Sequence[Outcome], situation: Situation) -> State:
+        return learn(state, outcomes)
+
     def shortlist(
         self, proposals: Sequence[Proposal], situation: Situation, state: State, rng: np.random.Generator
     ) -> tuple[Proposal, ...]:
-        return screened(proposals, situation, self.screen, rng)
+        return screened(proposals, situation, self.screen, state, rng)
 
     def judge(self, evidence: Evidence, situation: Situation, state: State) -> Verdict:
         threshold = math.log(evidence.probed / spent(self.alpha, situation))

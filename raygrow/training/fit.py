@@ -97,7 +97,7 @@ def fit(
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * step / steps))
         optimizer.zero_grad(set_to_none=True)
-        loss.mean(network(batch.x), batch.y).backward()
+        torch.autograd.backward(loss.mean(network(batch.x), batch.y))
         optimizer.step()
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate

@@ -397,7 +397,7 @@ class TestTeacher:
     def test_a_small_scale_makes_labels_noisier(self) -> None:
         scores = []
         for scale in (0.5, 2.0, 8.0):
-            raw = Teacher(scale=scale).load(0)
+            raw = Teacher(scale=scale, rows=3000).load(0)
             scores.append(LogisticRegression(max_iter=300).fit(raw.x, raw.y).score(raw.x, raw.y))
         assert scores == sorted(scores)
 

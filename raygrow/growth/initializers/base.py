@@ -51,11 +51,11 @@ def split_fan_in(site: Site, residuals: Residuals, alpha: Tensor) -> tuple[dict[
     """Cut fan-in rows [k, p2], the bias last, into one block a source and the bias."""
     layout = residuals.fold.layout
     widths = [layout.values[s].stop - layout.values[s].start for s in site.sources]
-    blocks = alpha[:, :-1].split(widths, dim=1)
+    blocks = torch.split(alpha[:, :-1], widths, dim=1)
     return dict(zip(site.sources, blocks, strict=True)), alpha[:, -1]
 
 
 def width_of(residuals: Residuals, target: str) -> int:
     """Units of a target node."""
     span = residuals.fold.layout.gradients[target]
-    return span.stop - span.start
+    return int(span.stop - span.start)

@@ -61,7 +61,7 @@ class GradMax(AbstractInitializer):
             draw = torch.randn(most, len(inputs) - 1, generator=generator, dtype=torch.float64)
             alpha[:, :-1] = self.noise * draw.to(m2)
         fan_in, bias = split_fan_in(site, residuals, alpha)
-        blocks = omega.split([width_of(residuals, t) for t in site.targets], dim=1)
+        blocks = torch.split(omega, [width_of(residuals, t) for t in site.targets], dim=1)
         return {
             k: Extension(
                 {source: block[:k] for source, block in fan_in.items()},
