@@ -200,7 +200,7 @@ def _kind(family: str, path: str, raw: Any) -> Any:
         raise ConfigError(f"`{path}.kind` is required; kinds: {_kinds(family)}")
     if isinstance(kind, str) and ":" in kind:
         return _imported(base, path, kind, {key: value for key, value in raw.items() if key != "kind"})
-    known = {_kind_name(cls): cls for cls in members}
+    known = {kind_name(cls): cls for cls in members}
     if kind not in known:
         raise ConfigError(f"`{path}.kind`: unknown kind {kind!r}{_closest(str(kind), known)}; kinds: {_kinds(family)}")
     _check_keys(path, raw, [field.name for field in dataclasses.fields(known[kind])])
@@ -254,10 +254,11 @@ def _closest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 
 
 def _kinds(family: str) -> str:
-    return ", ".join(_kind_name(cls) for cls in FAMILIES[family][1])
+    return ", ".join(kind_name(cls) for cls in FAMILIES[family][1])
 
 
-def _kind_name(cls: type[Any]) -> str:
+def kind_name(cls: type[Any]) -> str:
+    """The ``kind`` that names a shipped class."""
     return str(next(field.default for field in dataclasses.fields(cls) if field.name == "kind"))
 
 

@@ -1,0 +1,209 @@
+"""The Ray pool: long-lived actors, the data set put once, errors of a dead actor translated.
+
+Any free actor runs the next task: workers keep no state, so which actor serves which member changes no figure.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from raygrow.data import Dataset
+from raygrow.errors import CampaignFailed, Refused, WorkerLost
+from raygrow.population.plan import Facts, Plan
+from raygrow.population.tasks import Report, Task
+
+READY_TIMEOUT = 180.0
+"""Seconds a cluster may take to place one actor before the campaign is refused. Ray itself would wait for ever."""
+
+POLL = 0.5
+"""Seconds between looks at the signals while waiting."""
+
+
+class RayPool:
+    """Actors on this machine (no address) or on a cluster.
+
+    Args:
+        plan, facts, dataset: of the campaign.
+        store: folder of the checkpoints; on a cluster every node must reach it under the same path.
+        address: of a running cluster; None starts a private one that ends with the pool.
+        log: told in words what takes time.
+
+    Raises:
+        Refused: the cluster cannot be reached or cannot place the actors.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        facts: Facts,
+        dataset: Dataset,
+        store: Path,
+        address: str | None = None,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._plan = plan
+        self._count = min(plan.pool.actors or len(plan.members), len(plan.members))
+        self._own = _connect(plan, self._count, address)
+        import ray
+
+        self._ray = ray
+        try:
+            # One copy in the object store serves every actor of a node.
+            self._arrays = ray.put(dataset.arrays())
+            self._arguments = (plan, facts, dataset.meta(), str(store.resolve()))
+            self._actors = [self._actor() for _ in range(self._count)]
+            self._await_first(log)
+        except BaseException:
+            self.close()
+            raise
+        self._idle: deque[Any] = deque(self._actors)
+        self._queue: deque[Task] = deque()
+        self._running: dict[Any, tuple[Any, Task]] = {}
+
+    def _actor(self) -> Any:
+        options = {
+            "num_cpus": self._plan.pool.cpus_per_actor,
+            "num_gpus": self._plan.pool.gpus_per_actor,
+            # A dead actor is replaced by this pool, which knows what it was doing.
+            "max_restarts": 0,
+            "scheduling_strategy": "SPREAD",
+        }
+        return self._ray.remote(_Actor).options(**options).remote(self._arrays, *self._arguments)
+
+    def _await_first(self, log: Callable[[str], None]) -> None:
+        """Wait until every actor is placed; a cluster that is too small would otherwise hang for ever."""
+        ray = self._ray
+        ready = [actor.ready.remote() for actor in self._actors]
+        done, missing = ray.wait(ready, num_returns=len(ready), timeout=POLL * 20)
+        if missing:
+            log(f"waiting for the cluster to place {len(missing)} of {self._count} actors")
+            done, missing = ray.wait(ready, num_returns=len(ready), timeout=READY_TIMEOUT)
+        if missing:
+            pool = self._plan.pool
+            has = ray.cluster_resources()
+            raise Refused(
+                f"pool: {self._count} actors of {pool.cpus_per_actor} CPUs and {pool.gpus_per_actor} GPUs do not fit the "
+                f"cluster of {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs: {len(missing)} were not placed in "
+                f"{READY_TIMEOUT:.0f} s; lower `pool.actors` or `pool.cpus_per_actor`"
+            )
+        try:
+            ray.get(done)
+        except ray.exceptions.RayError as error:
+            raise Refused(f"pool: an actor could not start: {_last_line(error)}") from None
+
+    def submit(self, task: Task) -> None:
+        self._queue.append(task)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        while self._queue and self._idle:
+            actor, task = self._idle.popleft(), self._queue.popleft()
+            self._running[actor.run.remote(task.to_json())] = (actor, task)
+
+    def wait(self) -> tuple[Task, Report]:
+        ray = self._ray
+        done: list[Any] = []
+        while not done:
+            done, _ = ray.wait(list(self._running), num_returns=1, timeout=POLL)
+        actor, task = self._running.pop(done[0])
+        try:
+            report: Report = ray.get(done[0])
+        except ray.exceptions.RayActorError as error:
+            self._actors.remove(actor)
+            replacement = self._actor()
+            self._actors.append(replacement)
+            self._idle.append(replacement)
+            self._dispatch()
+            raise WorkerLost(f"the actor running {task.id} died: {_last_line(error)}", task) from None
+        except ray.exceptions.RayTaskError as error:
+            self._idle.append(actor)
+            raise CampaignFailed(f"task {task.id} failed: {_last_line(error)}") from error
+        self._idle.append(actor)
+        self._dispatch()
+        return task, report
+
+    def pids(self) -> list[int]:
+        """Process ids of the actors, in no order."""
+        found: list[int] = self._ray.get([actor.pid.remote() for actor in self._actors])
+        return found
+
+    def close(self) -> None:
+        ray = self._ray
+        for actor in getattr(self, "_actors", []):
+            ray.kill(actor, no_restart=True)
+        self._actors = []
+        if self._own and ray.is_initialized():
+            ray.shutdown()
+
+
+class _Actor:
+    """The remote side: one worker on one thread."""
+
+    def __init__(self, arrays: Any, plan: Plan, facts: Facts, meta: dict[str, Any], store: str) -> None:
+        import torch
+        from threadpoolctl import threadpool_limits
+
+        from raygrow.population.checkpoints import CheckpointStore
+        from raygrow.population.worker import Worker
+
+        torch.set_num_threads(1)
+        threadpool_limits(limits=1)
+        device = "cuda" if plan.pool.gpus_per_actor > 0 else "cpu"
+        self._worker = Worker(
+            plan, facts, Dataset.from_arrays(arrays, meta), CheckpointStore(Path(store)), device=device
+        )
+
+    def ready(self) -> bool:
+        return True
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def run(self, task: dict[str, Any]) -> Report:
+        return self._worker.run(Task.from_json(task))
+
+
+def _connect(plan: Plan, actors: int, address: str | None) -> bool:
+    """Connect to a cluster or start a private one; True when it is ours to end."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None and "RAY_AUTH_MODE" not in os.environ:
+        # Ray would write a token readable by others into the home folder; a private cluster has a token of its own,
+        # handed to its processes through the environment.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    if ray.is_initialized():
+        return False
+    try:
+        if address is not None:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="raygrow")
+        else:
+            needed = math.ceil(actors * plan.pool.cpus_per_actor)
+            ray.init(
+                address="local",
+                num_cpus=max(os.cpu_count() or 1, needed),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                namespace="raygrow",
+            )
+    except Exception as error:
+        where = f"the Ray cluster at {address}" if address else "a local Ray"
+        raise Refused(f"pool: cannot use {where}: {_last_line(error)}") from None
+    return True
+
+
+def _last_line(error: BaseException) -> str:
+    """The line of a Ray error that says what happened: the last one of the remote traceback."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return f"{type(cause).__name__}: {cause}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,366 @@
+"""What the commands do, as functions: run, resume, validate, predict. The only place where all the parts meet."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import raygrow
+from raygrow.architecture import forward_flops, params
+from raygrow.config import load_plan, resolved, to_yaml
+from raygrow.data import Dataset, prepare
+from raygrow.errors import CampaignFailed, DataError, LedgerError, Refused
+from raygrow.population.campaign import run_campaign
+from raygrow.population.coordinator import Coordinator
+from raygrow.population.folder import CampaignFolder
+from raygrow.population.ledger import Event, write_atomically
+from raygrow.population.plan import Facts, Plan
+from raygrow.population.tasks import Pool
+from raygrow.progress import Progress
+
+if TYPE_CHECKING:
+    from raygrow.predictor import Predictor
+
+PACKAGES = ("raygrow", "torch", "numpy", "ray", "mlflow", "pyarrow")
+MIRROR_PATIENCE = 60.0
+"""Seconds that a finished campaign waits for MLflow to show it all."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM. Not an ``Exception``: nothing on the way may swallow it."""
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A network that a campaign grew.
+
+    Attributes:
+        folder: of the campaign.
+        figures: its entry in ``summary.json``.
+    """
+
+    folder: Path
+    figures: Mapping[str, Any]
+
+    def load(self) -> Predictor:
+        """The network as a torch module: raw features in; class probabilities, or targets in original units, out."""
+        from raygrow.predictor import Predictor
+
+        checkpoint = CampaignFolder(self.folder).store.load(self.figures["checkpoint"])
+        return Predictor(checkpoint.network, checkpoint.preprocessing).eval()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a campaign left.
+
+    Attributes:
+        folder: DIR of the contract.
+        summary: content of ``summary.json``.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+
+    @property
+    def best(self) -> Grown:
+        """The network with the lowest validation loss."""
+        return Grown(self.folder, self.summary["best"])
+
+    @property
+    def members(self) -> dict[str, Grown]:
+        """The last network of every member."""
+        return {figures["member"]: Grown(self.folder, figures) for figures in self.summary["members"]}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration with its data: everything that is known before any work begins."""
+
+    plan: Plan
+    facts: Facts
+    dataset: Dataset
+
+
+def prepare_campaign(plan: Plan) -> Prepared:
+    """Load the data and settle what follows from them.
+
+    Raises:
+        DataError, ConfigError, Refused: before anything was created.
+    """
+    dataset = prepare(plan.data, plan.campaign.seed)
+    facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), dataset.constant_loss())
+    budget = plan.budget
+    for what, start, limit in (
+        ("max_flops_per_example", forward_flops(facts.start), budget.max_flops_per_example),
+        ("max_params", params(facts.start), budget.max_params),
+    ):
+        if limit is not None and start > limit:
+            raise Refused(
+                f"`budget.{what}`: the start ({facts.inputs} inputs -> {facts.outputs} outputs) needs {start}, above the "
+                f"{limit} allowed; raise the budget or use fewer features"
+            )
+    return Prepared(plan, facts, dataset)
+
+
+def run(
+    config: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    out: str | Path | None = None,
+    pool: str | None = None,
+    address: str | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Grow a population: the same as ``raygrow run``.
+
+    Args:
+        config: a YAML file, or its content as a mapping.
+        overrides: dotted path to value.
+        out: folder of the campaign; by default ``runs/<name>-<time>``.
+        pool: ``ray`` or ``serial`` instead of the configuration's.
+        address: of a running Ray cluster.
+        quiet: no progress.
+
+    Raises:
+        Refused: nothing was started or created.
+        CampaignFailed: it began and could not finish; ``resume`` goes on.
+    """
+    plan = load_plan(config, {**(overrides or {}), **({"pool.kind": pool} if pool else {})})
+    root = Path(out) if out else Path("runs") / f"{plan.campaign.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = CampaignFolder(root)
+    folder.refuse_if_used()
+    ready = prepare_campaign(plan)
+    _writable(root)
+    coordinator = Coordinator(plan, ready.facts)
+    progress = Progress(coordinator, quiet=quiet)
+    progress.note(f"campaign folder: {root}")
+    for warning in ready.dataset.warnings:
+        progress.note(f"warning: {warning}")
+    with _signals(), _pool(ready, folder, address, progress.note) as workers, folder.locked():
+        write_atomically(folder.config, to_yaml(resolved(plan)).encode())
+        folder.ledger.append(_started(ready))
+        return _execute(folder, coordinator, workers, progress)
+
+
+def resume(
+    folder: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    pool: str | None = None,
+    address: str | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Go on with an interrupted campaign: the same as ``raygrow resume``. A finished one gives its summary.
+
+    Args:
+        overrides: ``data.path`` alone, for data that were moved.
+
+    Raises:
+        Refused, LedgerError: no campaign, another process in it, or other data than it began with.
+        CampaignFailed: it could not finish this time either.
+    """
+    home = CampaignFolder(Path(folder))
+    home.refuse_if_absent()
+    for key in overrides or {}:
+        if key != "data.path":
+            raise Refused(f"--set {key}: a resumed campaign takes `data.path` alone; begin a new one to change the rest")
+    plan = load_plan(home.config, {**(overrides or {}), **({"pool.kind": pool} if pool else {})})
+    with home.locked():
+        events = home.ledger.read()
+        if not events or events[0]["type"] != "started":
+            raise LedgerError(f"{home.ledger.path}: does not begin with the start of a campaign")
+        facts = Facts(**events[0]["facts"])
+        coordinator = Coordinator.replay(plan, facts, events)
+        progress = Progress(coordinator, quiet=quiet)
+        if any(event["type"] == "ended" for event in events):
+            return _finished(home, coordinator, progress)
+        ready = prepare_campaign(plan)
+        if ready.dataset.digest != events[0]["data"]["digest"]:
+            raise DataError(
+                f"{home.root}: the data are not those the campaign began with (digest {ready.dataset.digest[:12]} instead of "
+                f"{events[0]['data']['digest'][:12]}); name the right file with --set data.path=FILE"
+            )
+        changed = [n for n, v in _versions().items() if events[0]["versions"].get(n) != v]
+        if changed:
+            progress.note(f"warning: other versions than at the start ({', '.join(changed)}): figures may differ in last bits")
+        with _signals(), _pool(ready, home, address, progress.note) as workers:
+            home.ledger.append({"type": "resumed", "versions": _versions(), "machine": _machine()})
+            return _execute(home, coordinator, workers, progress)
+
+
+def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, progress: Progress) -> Result:
+    """Run to the end, or leave a folder that can be resumed; either way the derived files are written."""
+    mirror = _mirror(folder, coordinator, progress.note)
+
+    def heard(event: Event) -> None:
+        progress.heard(event)
+        mirror.poke()
+
+    patience = MIRROR_PATIENCE
+    try:
+        with _signals():
+            try:
+                mirror.start()
+                run_campaign(coordinator, folder.ledger, folder.store, workers, heard)
+                folder.ledger.append({"type": "ended"})
+            except (Interrupted, KeyboardInterrupt):
+                patience = 2.0
+                folder.ledger.append({"type": "interrupted"})
+                raise
+            except Exception as error:
+                folder.ledger.append({"type": "failed", "reason": f"{type(error).__name__}: {error}"})
+                raise
+    except (Interrupted, KeyboardInterrupt):
+        progress.end()
+        progress.note(f"interrupted; `raygrow resume {folder.root}` goes on")
+        raise
+    except CampaignFailed as error:
+        progress.end()
+        raise CampaignFailed(f"{error}; what was done is kept, `raygrow resume {folder.root}` goes on") from error
+    finally:
+        # A second Ctrl-C must not tear what is being written here.
+        with _signals(ignore=True):
+            workers.close()
+            result = _write_derived(folder, coordinator)
+            mirror.poke()
+            mirror.close(patience)
+    progress.end()
+    return result
+
+
+def _finished(folder: CampaignFolder, coordinator: Coordinator, progress: Progress) -> Result:
+    """Nothing is left to do but to let the derived files and MLflow catch up."""
+    result = _write_derived(folder, coordinator)
+    mirror = _mirror(folder, coordinator, progress.note)
+    mirror.start()
+    mirror.close(MIRROR_PATIENCE)
+    return result
+
+
+def _write_derived(folder: CampaignFolder, coordinator: Coordinator) -> Result:
+    from raygrow.report import summary, write_moves, write_page, write_summary
+
+    events = folder.ledger.read()
+    write_moves(events, folder.moves)
+    write_summary(coordinator, events, folder.summary)
+    write_page(coordinator, events, folder.report)
+    return Result(folder.root, summary(coordinator, events))
+
+
+def _mirror(folder: CampaignFolder, coordinator: Coordinator, log: Callable[[str], None]) -> Any:
+    from raygrow.adapters.mlflow_mirror import MlflowMirror
+
+    tracking = coordinator.plan.tracking
+    root = folder.root.resolve()
+    if tracking.uri is None:
+        return MlflowMirror(folder.ledger, f"sqlite:///{root}/mlflow.db", tracking.experiment, root / "mlartifacts", log)
+    return MlflowMirror(folder.ledger, tracking.uri, tracking.experiment, None, log)
+
+
+@contextmanager
+def _pool(ready: Prepared, folder: CampaignFolder, address: str | None, log: Callable[[str], None]) -> Iterator[Pool]:
+    workers: Pool
+    if ready.plan.pool.kind == "ray":
+        from raygrow.adapters.ray_pool import RayPool
+
+        workers = RayPool(ready.plan, ready.facts, ready.dataset, folder.store.root, address, log)
+    else:
+        if address is not None:
+            raise Refused(f"--address {address}: goes with the Ray pool, but `pool.kind` is serial")
+        from raygrow.population.serial_pool import SerialPool
+        from raygrow.population.worker import Worker
+
+        workers = SerialPool(Worker(ready.plan, ready.facts, ready.dataset, folder.store))
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
+@contextmanager
+def _signals(ignore: bool = False) -> Iterator[None]:
+    """SIGINT and SIGTERM as ``Interrupted`` (or not at all) inside; a thread that is not the main one has no say."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> NoReturn:
+        raise Interrupted(signal.Signals(number).name)
+
+    handler: Any = signal.SIG_IGN if ignore else stop
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+def _started(ready: Prepared) -> Event:
+    data = ready.dataset
+    return {
+        "type": "started",
+        "campaign_id": uuid.uuid4().hex,
+        "config": resolved(ready.plan),
+        "facts": asdict(ready.facts),
+        "data": {
+            "name": data.name,
+            "digest": data.digest,
+            "rows": {name: len(getattr(data, name)) for name in ("train", "search", "validation", "test")},
+            "used": list(data.used),
+            "dropped": list(data.dropped),
+            "warnings": list(data.warnings),
+        },
+        "versions": _versions(),
+        "machine": _machine(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = raygrow.__version__ if name == "raygrow" else version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    return {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+
+
+def _writable(root: Path) -> None:
+    """Refuse a folder that could not be made, before any work."""
+    place = root
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise Refused(f"--out {root}: {place} is not a folder that can be written to")
+
+
+def rebuild(folder: str | Path) -> Result:
+    """Write ``summary.json``, ``moves.parquet`` and ``report.html`` again from the ledger.
+
+    Raises:
+        Refused, LedgerError: no campaign here, or a process runs in it.
+    """
+    home = CampaignFolder(Path(folder))
+    home.refuse_if_absent()
+    with home.locked():
+        events = home.ledger.read()
+        if not events or events[0]["type"] != "started":
+            raise LedgerError(f"{home.ledger.path}: does not begin with the start of a campaign")
+        coordinator = Coordinator.replay(load_plan(home.config), Facts(**events[0]["facts"]), events)
+        return _write_derived(home, coordinator)

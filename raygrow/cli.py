@@ -1,0 +1,200 @@
+"""The command line. Heavy imports happen inside commands: ``raygrow --help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from raygrow import __version__
+from raygrow.errors import CampaignFailed, RaygrowError
+
+DONE, REFUSED, FAILED, INTERRUPTED = 0, 2, 3, 130
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Commands(click.Group):
+    """Commands in the order of use; an unknown one is refused with the list of what exists."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            ctx.fail(f"no such command {args[0]!r}; commands: {', '.join(self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+def _guarded(command: F) -> F:
+    """Errors as one line on standard error and the exit code of the contract."""
+
+    @wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except CampaignFailed as error:
+            _fail(str(error), FAILED)
+        except RaygrowError as error:
+            _fail(str(error), REFUSED)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Interrupted":
+                sys.exit(INTERRUPTED)
+            if isinstance(error, SystemExit | BrokenPipeError) or os.environ.get("RAYGROW_DEBUG"):
+                raise
+            _fail(f"{type(error).__name__}: {error} (RAYGROW_DEBUG=1 shows where)", FAILED)
+
+    return guarded  # type: ignore[return-value]
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"raygrow: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+SET = click.option(
+    "--set", "assignments", multiple=True, metavar="KEY.PATH=VALUE",
+    help="Override a key of the file, for example --set campaign.seed=3; may be repeated.",
+)  # fmt: skip
+POOL = click.option("--pool", type=click.Choice(["ray", "serial"]), help="Where the work runs, instead of `pool.kind`.")
+ADDRESS = click.option("--address", help="Address of a running Ray cluster, for example auto or ray://host:10001.")
+DIR = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+CONFIG = click.argument("config", metavar="CONFIG", type=click.Path(path_type=Path))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="raygrow")
+def main() -> None:
+    """Grow neural networks from a linear model, in populations.
+
+    Each member grows one network with its own addition strategy; candidate moves are probed beside a control that does
+    not grow, and growth is granted by validation gain per added FLOP.
+
+    \b
+    raygrow run configs/lorenz96.yaml       grow a population
+    raygrow lineage runs/NAME               which network came from which, at what gain
+    raygrow predict runs/NAME --data x.parquet --output y.parquet
+    """
+
+
+@main.command()
+@CONFIG
+@SET
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the campaign; new or empty. Default runs/NAME-TIME.")
+@POOL
+@ADDRESS
+@_guarded
+def run(config: Path, assignments: tuple[str, ...], out: Path | None, pool: str | None, address: str | None) -> None:
+    """Grow the population that the YAML file CONFIG describes."""
+    from raygrow.app import run as run_campaign
+    from raygrow.config import parse_assignments
+    from raygrow.report import summary_text
+
+    result = run_campaign(config, parse_assignments(assignments), out=out, pool=pool, address=address)
+    click.echo(summary_text(dict(result.summary)))
+    click.echo(f"report: {result.folder / 'report.html'}")
+
+
+@main.command()
+@DIR
+@SET
+@POOL
+@ADDRESS
+@_guarded
+def resume(folder: Path, assignments: tuple[str, ...], pool: str | None, address: str | None) -> None:
+    """Go on with the interrupted campaign in DIR; a finished one prints its summary."""
+    from raygrow.app import resume as resume_campaign
+    from raygrow.config import parse_assignments
+    from raygrow.report import summary_text
+
+    result = resume_campaign(folder, parse_assignments(assignments), pool=pool, address=address)
+    click.echo(summary_text(dict(result.summary)))
+
+
+@main.command()
+@CONFIG
+@SET
+@_guarded
+def validate(config: Path, assignments: tuple[str, ...]) -> None:
+    """Check CONFIG and its data, and say what it would do. Runs and creates nothing."""
+    from raygrow.app import prepare_campaign
+    from raygrow.config import load_plan, parse_assignments
+    from raygrow.validate import describe_campaign
+
+    click.echo(describe_campaign(prepare_campaign(load_plan(config, parse_assignments(assignments)))))
+
+
+@main.command()
+@DIR
+@click.option("--member", help="Only this member.")
+@click.option("--format", "form", type=click.Choice(["tree", "json"]), default="tree", show_default=True)
+@_guarded
+def lineage(folder: Path, member: str | None, form: str) -> None:
+    """Show which architecture came from which, by which move, at what gain and price."""
+    from raygrow.errors import Refused
+    from raygrow.population.folder import CampaignFolder
+    from raygrow.population.lineage import lineage as read_lineage
+    from raygrow.report import lineage_json, lineage_text
+
+    home = CampaignFolder(folder)
+    home.refuse_if_absent()
+    nodes = read_lineage(home.ledger.read())
+    names = list(dict.fromkeys(node.member for node in nodes))
+    if member is not None and member not in names:
+        raise Refused(f"--member {member}: no such member; members: {', '.join(names) or 'none yet'}")
+    click.echo(json.dumps(lineage_json(nodes, member), indent=2) if form == "json" else lineage_text(nodes, member))
+
+
+@main.command()
+@DIR
+@_guarded
+def report(folder: Path) -> None:
+    """(Re)build summary.json, moves.parquet and report.html of DIR from its ledger."""
+    from raygrow.app import rebuild
+
+    click.echo(f"report: {rebuild(folder).folder / 'report.html'}")
+
+
+@main.command()
+@DIR
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Parquet file, folder of them, or CSV.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Parquet file to write; new.")
+@click.option("--member", help="The last network of this member. Default: the best of the campaign.")
+@click.option("--arch", help="The last network with this architecture id.")
+@click.option("--checkpoint", help="The network with this digest.")
+@_guarded
+def predict(
+    folder: Path, data: Path, output: Path, member: str | None, arch: str | None, checkpoint: str | None
+) -> None:
+    """Predict the rows of a file with a network of the campaign in DIR."""
+    from raygrow.population.folder import CampaignFolder
+    from raygrow.predict import choose_checkpoint, predict_file
+
+    home = CampaignFolder(folder)
+    rows = predict_file(home, choose_checkpoint(home, member, arch, checkpoint), data, output)
+    click.echo(f"{rows} rows written to {output}")
+
+
+@main.command()
+@_guarded
+def strategies() -> None:
+    """List every strategy, initializer, selection rule and data kind, with its parameters."""
+    from raygrow.config import FAMILIES, fields_of, kind_name
+
+    for family, (_, members) in FAMILIES.items():
+        click.echo(click.style(f"{family}:", bold=True))
+        for cls in members:
+            click.echo(f"  {kind_name(cls)}: {(cls.__doc__ or '').strip().splitlines()[0]}")
+            for name, default, description in fields_of(cls):
+                click.echo(f"      {name} = {default!r}  {' '.join(description.split())}")
+
+
+if __name__ == "__main__":
+    main()

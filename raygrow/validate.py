@@ -1,0 +1,103 @@
+"""What a configuration would do, before it does it: nothing is run and nothing is created."""
+
+from __future__ import annotations
+
+from raygrow.app import Prepared
+from raygrow.architecture import Architecture, forward_flops, legal_moves, params, training_flops
+from raygrow.config import resolved, to_yaml
+from raygrow.population.plan import Member, examples_of, kind_of
+
+SECONDS_PER_STEP = 7e-4
+"""Of a training step of a tiny network on one core; bound by overhead, so nearly the same for all."""
+
+SECONDS_PER_SITE = 0.03
+STARTUP_SECONDS = 15.0
+
+
+def describe_campaign(ready: Prepared) -> str:
+    """The resolved configuration, the data, the first moves, and estimates of time, memory and disk."""
+    plan, facts, data = ready.plan, ready.facts, ready.dataset
+    start = facts.start
+    rows = {name: len(getattr(data, name)) for name in ("train", "search", "validation", "test")}
+    lines = [
+        "# resolved configuration",
+        to_yaml(resolved(plan)).rstrip(),
+        "",
+        f"data: {data.name}, {facts.task}; rows: {', '.join(f'{count} {name}' for name, count in rows.items())}",
+        f"  uses {len(data.used)} columns: {_listed(data.used)}",
+        f"  drops {len(data.dropped)} columns: {_listed(data.dropped)}" if data.dropped else "  drops no column",
+        *(f"  warning: {warning}" for warning in data.warnings),
+        f"start: {start} ({forward_flops(start)} FLOPs per example, {params(start)} parameters); "
+        f"the best constant prediction has loss {facts.constant_loss:.4g}",
+    ]
+    for member in plan.members:
+        lines += _describe_member(ready, member, start)
+    lines += ["", *_estimates(ready, start)]
+    return "\n".join(lines)
+
+
+def _describe_member(ready: Prepared, member: Member, start: Architecture) -> list[str]:
+    plan = ready.plan
+    moves = legal_moves(
+        start,
+        kinds=member.growth.moves,
+        units=member.growth.units,
+        activation=plan.network.activation,
+        max_flops=plan.budget.max_flops_per_example,
+        max_params=plan.budget.max_params,
+    )
+    price = ready.facts.price(member.growth, plan.budget)
+    probe = examples_of(member.probe.examples, ready.facts.train_rows)
+    lines = [
+        "",
+        f"member {member.name}: strategy {kind_of(member.strategy)}, initializer {kind_of(member.initializer)}, "
+        f"price {price:.3g} per added FLOP",
+        f"  a round probes at most {member.growth.candidates} candidates beside the control, {probe} examples each",
+        f"  {len(moves)} legal first moves:",
+    ]
+    for move in moves:
+        added = forward_flops(move.apply(start)) - forward_flops(start)
+        lines.append(f"    {move.kind} {move.site} {move.units} units: {added:+d} FLOPs, must gain {price * added:.3g}")
+    if not moves:
+        lines.append("    none: the budget leaves no room to grow")
+    return lines
+
+
+def _estimates(ready: Prepared, start: Architecture) -> list[str]:
+    plan, facts, data = ready.plan, ready.facts, ready.dataset
+    steps = 0.0
+    examples = 0.0
+    for member in plan.members:
+        forks = member.growth.candidates + 1
+        each = examples_of(member.training.examples_per_round, facts.train_rows)
+        each += forks * examples_of(member.probe.examples, facts.train_rows)
+        final = examples_of(member.training.final_examples, facts.train_rows)
+        total = plan.campaign.rounds * each + final
+        steps += total / member.training.batch_size
+        examples += total
+    workers = 1
+    if plan.pool.kind == "ray":
+        import os
+
+        workers = min(plan.pool.actors or len(plan.members), os.cpu_count() or 1)
+    sites = plan.campaign.rounds * len(plan.members) * 10
+    seconds = STARTUP_SECONDS + (steps * SECONDS_PER_STEP + sites * SECONDS_PER_SITE) / workers
+    split_bytes = sum(getattr(data, name).x.nbytes + getattr(data, name).y.nbytes for name in ("train", "search", "validation", "test"))
+    final_params = plan.budget.max_params or 8 * facts.flops_scale(plan.budget) // 2
+    checkpoint = 12 * final_params + 20_000
+    kept = plan.campaign.rounds * len(plan.members) + 2 * len(plan.members)
+    if plan.checkpoints.keep == "all":
+        kept *= 1 + max(member.growth.candidates for member in plan.members)
+    flops = examples * training_flops(start)
+    return [
+        "estimates, when every round is used:",
+        f"  time: about {seconds:.0f} s on {workers} cores",
+        f"  training: {examples:.3g} examples, from {flops:.2g} FLOPs on (networks grow)",
+        f"  memory: about {185 + 2 * split_bytes / 1e6:.0f} MB an actor, {split_bytes / 1e6:.1f} MB of data shared",
+        f"  disk: at most {kept * checkpoint / 1e6:.0f} MB of checkpoints",
+    ]
+
+
+def _listed(names: tuple[str, ...], most: int = 12) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown}, ..." if len(names) > most else shown
