@@ -156,7 +156,9 @@ class Coordinator:
             self.best = event["best"]
             self._open("test")
         elif kind == "closed" and event["phase"] == "start":
-            for name, report in self._reports.items():
+            # In the order of the members, not of arrival.
+            for name in self._active():
+                report = self._reports[name]
                 head = Head(report["head"], 0)
                 self.heads[name] = head.followed_by(report["head"], 0, report["train_flops"]["total"])
             self._next_round()

@@ -1,0 +1,88 @@
+"""The style sheets: of the charts, which also stand alone, and of the page around them."""
+
+from __future__ import annotations
+
+CHART_STYLE = """
+:root {
+  --paper: #ffffff; --ink: #1c2330; --quiet: #667085; --rule: #e4e7ec; --raised: #f7f8fa; --accent: #b7791f;
+  --good: #16794c; --warm: #b35c00; --dull: #98a1b0;
+  --c0: #2563c9; --c1: #d1571c; --c2: #14866d; --c3: #a63a9b; --c4: #8a6a00; --c5: #5b50c9; --c6: #c23048; --c7: #3d7488;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --paper: #12161d; --ink: #e6e9ef; --quiet: #97a1b3; --rule: #2a313d; --raised: #1a202a; --accent: #f0b64a;
+    --good: #4cc38a; --warm: #f2a65a; --dull: #6c7789;
+    --c0: #6ea3ff; --c1: #ff9563; --c2: #45c7a8; --c3: #df82d5; --c4: #d9b43f; --c5: #a49bff; --c6: #ff7b8e; --c7: #7fbdd3;
+  }
+}
+svg { background: var(--paper); }
+svg text { font: 12px ui-sans-serif, system-ui, "Segoe UI", Roboto, sans-serif; fill: var(--quiet); }
+svg text.axis { fill: var(--quiet); font-weight: 500; }
+svg text.name { fill: var(--ink); font-size: 13px; font-weight: 600; }
+svg .grid { stroke: var(--rule); stroke-width: 1; }
+svg .zero { stroke: var(--quiet); stroke-width: 1; }
+svg .price { stroke: var(--accent); stroke-width: 1.6; stroke-dasharray: 6 4; }
+svg .trail { fill: none; stroke: var(--member); stroke-width: 1.8; opacity: 0.6; }
+svg .head { fill: var(--member); stroke: var(--paper); stroke-width: 1.2; }
+svg .unchanged { fill: var(--paper); stroke: var(--member); stroke-width: 1.4; }
+svg .star { fill: var(--accent); stroke: var(--paper); stroke-width: 1.2; }
+svg .ring { fill: none; stroke: var(--accent); stroke-width: 2.4; }
+svg .move.granted { fill: var(--good); stroke: var(--paper); stroke-width: 1; }
+svg .move.accepted { fill: var(--paper); stroke: var(--warm); stroke-width: 1.8; }
+svg .move.rejected { fill: none; stroke: var(--dull); stroke-width: 1.6; }
+svg .bar { stroke-width: 1; opacity: 0.5; }
+svg .bar.granted { stroke: var(--good); }
+svg .bar.accepted { stroke: var(--warm); }
+svg .bar.rejected { stroke: var(--dull); }
+.c0 { --member: var(--c0); } .c1 { --member: var(--c1); } .c2 { --member: var(--c2); } .c3 { --member: var(--c3); }
+.c4 { --member: var(--c4); } .c5 { --member: var(--c5); } .c6 { --member: var(--c6); } .c7 { --member: var(--c7); }
+"""
+
+PAGE_STYLE = """
+* { box-sizing: border-box; }
+html { color-scheme: light dark; }
+body {
+  margin: 0; background: var(--paper); color: var(--ink); line-height: 1.5; font-size: 15px;
+  font-family: ui-sans-serif, system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
+}
+main { max-width: 1320px; margin: 0 auto; padding: 40px 28px 72px; }
+h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.015em; }
+h2 { font-size: 19px; margin: 48px 0 12px; letter-spacing: -0.01em; }
+h3 { font-size: 15px; margin: 0 0 8px; }
+p { margin: 0 0 12px; max-width: 76ch; }
+.quiet, .empty, figcaption { color: var(--quiet); }
+.pill {
+  display: inline-block; border-radius: 99px; padding: 2px 11px; font-size: 12.5px; font-weight: 600; margin-left: 12px;
+  vertical-align: middle; border: 1px solid currentColor; color: var(--good);
+}
+.pill.open { color: var(--warm); }
+.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(158px, 1fr)); gap: 12px; margin: 24px 0 0; }
+.fact { background: var(--raised); border: 1px solid var(--rule); border-radius: 10px; padding: 12px 16px; }
+.fact b { display: block; font-size: 22px; font-weight: 650; font-variant-numeric: tabular-nums; line-height: 1.3; }
+.fact span { color: var(--quiet); font-size: 13px; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 28px; align-items: start; }
+figure { margin: 0; min-width: 0; }
+figcaption { font-size: 13px; margin-top: 6px; }
+.chart { width: 100%; height: auto; display: block; }
+.swatch { width: 13px; height: 13px; vertical-align: -2px; margin-right: 6px; }
+.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; margin: 6px 0 0; padding: 0; font-size: 13px; }
+.scroll { overflow-x: auto; border: 1px solid var(--rule); border-radius: 10px; }
+.scroll .tree { display: block; max-width: none; }
+table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 7px 12px; border-top: 1px solid var(--rule); vertical-align: top; white-space: nowrap; }
+thead th {
+  border-top: 0; background: var(--raised); color: var(--quiet); font-weight: 600; font-size: 12.5px; vertical-align: bottom;
+  white-space: normal;
+}
+td.n, th.n { text-align: right; }
+td.w { white-space: normal; min-width: 240px; }
+tr.marked td { background: color-mix(in srgb, var(--accent) 10%, transparent); }
+tr.granted td:first-child { box-shadow: inset 3px 0 var(--good); }
+code, pre { font: 12.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
+pre { margin: 0; padding: 14px 16px; overflow-x: auto; }
+details { border: 1px solid var(--rule); border-radius: 10px; margin: 12px 0 0; }
+summary { cursor: pointer; padding: 10px 16px; font-weight: 600; font-size: 14px; }
+details .scroll { border: 0; border-top: 1px solid var(--rule); border-radius: 0; }
+details pre { border-top: 1px solid var(--rule); }
+@media print { details > * { display: block; } main { padding: 0; } }
+"""
