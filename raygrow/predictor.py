@@ -48,7 +48,7 @@ class Predictor(nn.Module):
         varies = self.scale > 0
         x = torch.where(varies, (x - self.mean) / torch.where(varies, self.scale, 1.0), 0.0)
         x = x.clamp(-self.bound, self.bound)
-        output = self.network(x.to(next(self.network.parameters()).dtype))
+        output: Tensor = self.network(x.to(next(self.network.parameters()).dtype))
         if self.labels:
             return output.softmax(-1)
         return output.to(torch.float64) * self.target_scale + self.target_mean

@@ -163,7 +163,8 @@ def rows_of(
     output = trace.output
     g = torch.autograd.grad(loss.per_example(output, y).sum(), at, retain_graph=True)
     sample = loss.curvature_sample(output.detach(), generator)
-    c = torch.autograd.grad(output, at, grad_outputs=sample)
+    # As the gradient of a scalar: handing autograd an output gradient makes it import a symbolic algebra system.
+    c = torch.autograd.grad((output * sample).sum(), at)
     values = [trace.values[node.name].detach() for node in network.arch.nodes]
     return torch.cat([*values, torch.ones_like(x[:, :1])], 1), -torch.cat(g, 1), torch.cat(c, 1)
 

@@ -2,9 +2,9 @@
 
 from raygrow.nn.graft import Extension, all_finite, clone, graft
 from raygrow.nn.network import Network, Trace, bias_name, weight_name
-from raygrow.nn.optimizer import OptimizerKind, OptimizerPlan, State, carry_state, export_state, make_optimizer
+from raygrow.nn.optimizer import Optimizer, OptimizerKind, OptimizerPlan, State, carry_state
 
 __all__ = [
-    "Extension", "Network", "OptimizerKind", "OptimizerPlan", "State", "Trace", "all_finite", "bias_name",
-    "carry_state", "clone", "export_state", "graft", "make_optimizer", "weight_name",
+    "Extension", "Network", "Optimizer", "OptimizerKind", "OptimizerPlan", "State", "Trace", "all_finite", "bias_name",
+    "carry_state", "clone", "graft", "weight_name",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ name, taken out before a graft, padded, and given to a new optimiser that holds 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,9 @@ State = Mapping[str, Mapping[str, Tensor]]
 """By parameter name: ``step``, ``exp_avg`` and ``exp_avg_sq`` (Adam) or ``momentum_buffer`` (SGD)."""
 
 SGD_MOMENTUM = 0.9
+ADAM_BETAS = (0.9, 0.999)
+ADAM_EPS = 1e-8
+_MOMENTS = {"adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 
 
 @dataclass(frozen=True)
@@ -30,33 +33,64 @@ class OptimizerPlan:
     lr: float
 
 
-def make_optimizer(network: Network, plan: OptimizerPlan, state: State) -> torch.optim.Optimizer:
-    """A fresh optimiser over every parameter of ``network``, with the carried state of those that have one."""
-    params = dict(network.named_parameters())
-    optimizer: torch.optim.Optimizer
-    if plan.kind == "adam":
-        optimizer = torch.optim.Adam(params.values(), lr=plan.lr, fused=True)
-    else:
-        optimizer = torch.optim.SGD(params.values(), lr=plan.lr, momentum=SGD_MOMENTUM, fused=True)
-    for name, parameter in params.items():
-        if name in state:
-            optimizer.state[parameter] = {
-                key: value.detach().clone().to(parameter.device) for key, value in state[name].items()
-            }
-    return optimizer
+class Optimizer:
+    """torch's fused kernels over every parameter of a network, without ``torch.optim`` around them.
 
+    The update is that of ``torch.optim.Adam`` (or ``SGD`` with momentum 0.9), bit for bit, and so is the meaning of the
+    state. The class around the kernel costs more than the kernel at these sizes, and building the first one imports
+    torch's compiler, some seconds and 100 MB in every actor.
 
-def export_state(network: Network, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """The optimiser's state by parameter name, as copies. Parameters never stepped are absent."""
-    return {
-        name: {
-            key: value.detach().clone()
-            for key, value in optimizer.state[parameter].items()
-            if isinstance(value, Tensor)
+    Args:
+        network: whose parameters are updated in place, all of them.
+        state: carried state by parameter name; parameters without one start afresh, with a step count of their own.
+    """
+
+    def __init__(self, network: Network, plan: OptimizerPlan, state: State) -> None:
+        self.plan = plan
+        named = dict(network.named_parameters())
+        self.names = list(named)
+        self.params: list[Tensor] = list(named.values())
+        self._steps = [self._entry(state, name, "step", torch.zeros((), device=p.device)) for name, p in named.items()]
+        self._moments = [
+            [self._entry(state, name, key, torch.zeros_like(p)) for name, p in named.items()]
+            for key in _MOMENTS[plan.kind]
+        ]
+
+    @staticmethod
+    def _entry(state: State, name: str, key: str, fresh: Tensor) -> Tensor:
+        carried = state.get(name, {}).get(key)
+        return fresh.detach() if carried is None else carried.detach().clone().to(fresh.device)
+
+    @torch.no_grad()
+    def step(self, gradients: Sequence[Tensor], lr: float | None = None) -> None:
+        """One update.
+
+        Args:
+            gradients: in the order of ``params``.
+            lr: instead of the plan's rate.
+        """
+        rate = self.plan.lr if lr is None else lr
+        torch._foreach_add_(self._steps, 1)
+        if self.plan.kind == "adam":
+            first, second = self._moments
+            torch._fused_adam_(
+                self.params, list(gradients), first, second, [], self._steps, lr=rate, beta1=ADAM_BETAS[0],
+                beta2=ADAM_BETAS[1], weight_decay=0.0, eps=ADAM_EPS, amsgrad=False, maximize=False,
+            )  # fmt: skip
+        else:
+            torch._fused_sgd_(
+                self.params, list(gradients), self._moments[0], weight_decay=0.0, momentum=SGD_MOMENTUM, lr=rate,
+                dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
+            )  # fmt: skip
+
+    def export(self) -> dict[str, dict[str, Tensor]]:
+        """The state by parameter name, as copies."""
+        keys = ("step", *_MOMENTS[self.plan.kind])
+        columns = (self._steps, *self._moments)
+        return {
+            name: {key: column[i].detach().clone() for key, column in zip(keys, columns, strict=True)}
+            for i, name in enumerate(self.names)
         }
-        for name, parameter in network.named_parameters()
-        if optimizer.state.get(parameter)
-    }
 
 
 def carry_state(state: State, grown: Network) -> dict[str, dict[str, Tensor]]:

@@ -19,14 +19,13 @@ from raygrow.growth.update import update_existing
 from raygrow.nn import (
     Extension,
     Network,
+    Optimizer,
     OptimizerPlan,
     State,
     all_finite,
     carry_state,
     clone,
-    export_state,
     graft,
-    make_optimizer,
 )
 from raygrow.population.checkpoints import Checkpoint
 from raygrow.population.plan import examples_of, kind_of
@@ -90,11 +89,11 @@ class MemberRound:
     def _train(self, head: Checkpoint) -> tuple[Network, State, int]:
         training = self.member.training
         network = clone(head.network)
-        optimizer = make_optimizer(network, self.optimizer, head.optimizer)
+        optimizer = Optimizer(network, self.optimizer, head.optimizer)
         count = examples_of(training.examples_per_round, len(self.data.train))
         order = example_order(len(self.data.train), count, self._seed("train"))
         spent = fit(network, optimizer, self.data.train, self.loss, order, training.batch_size)
-        return network, export_state(network, optimizer), spent
+        return network, optimizer.export(), spent
 
     def _statistics_examples(self) -> Examples:
         count = min(self.member.growth.statistics_examples, len(self.data.train))

@@ -13,7 +13,7 @@ import torch
 
 from raygrow.architecture import digest_seed, forward_flops, params
 from raygrow.data import Dataset
-from raygrow.nn import Network, OptimizerPlan, State, all_finite, clone, export_state, make_optimizer
+from raygrow.nn import Network, Optimizer, OptimizerPlan, State, all_finite, clone
 from raygrow.population.checkpoints import Checkpoint, CheckpointStore
 from raygrow.population.member_round import MemberRound
 from raygrow.population.plan import Facts, Member, Plan, examples_of, kind_of
@@ -88,12 +88,12 @@ class Worker:
         training = member.training
         checkpoint = self.load(task.head)
         network = clone(checkpoint.network)
-        optimizer = make_optimizer(network, OptimizerPlan(training.optimizer, training.lr), checkpoint.optimizer)
+        optimizer = Optimizer(network, OptimizerPlan(training.optimizer, training.lr), checkpoint.optimizer)
         count = examples_of(training.final_examples, len(self.data.train))
         order = example_order(len(self.data.train), count, self.seed("final", member))
         spent = fit(network, optimizer, self.data.train, self.data.loss, order, training.batch_size, anneal=True)
         diverged = not all_finite(network)
-        state: State = {} if diverged else export_state(network, optimizer)
+        state: State = {} if diverged else optimizer.export()
         if diverged:
             network, state = checkpoint.network, checkpoint.optimizer
         found = score(network, self.data.validation, self.data.loss)

@@ -10,7 +10,7 @@ import numpy as np
 from raygrow.report.figures import NOTHING, count, decimal, scaled, signed, signed_count
 from raygrow.report.markup import Markup, el
 from raygrow.report.record import HeadPoint, Probed
-from raygrow.report.scales import Scale, scale_over
+from raygrow.report.scales import LOG, ROOT, Scale, Stretch, fits_log, scale_over
 
 WIDTH, HEIGHT = 620.0, 400.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 16.0, 16.0, 48.0
@@ -39,7 +39,8 @@ def quality_chart(heads: Sequence[HeadPoint], members: Sequence[str], best: str 
     low, middle = np.quantile(values, [0.25, 0.75])
     # One head gone astray must not press all others into a line; it is drawn at the edge.
     floor = max(float(values.min()), float(low - 3 * (middle - low))) if middle > low else float(values.min())
-    x = _across([head.flops_per_example for head, _ in shown], may_log=True)
+    costs = [head.flops_per_example for head, _ in shown]
+    x = _across(costs, LOG if fits_log(costs) else None)
     y = _upward([max(value, floor) for _, value in shown])
     lines: list[Markup] = []
     marks: list[Markup] = []
@@ -73,8 +74,9 @@ def price_chart(probed: Sequence[Probed], prices: Mapping[float, Sequence[str]])
     gains = [gain for _, gain in shown]
     # A ruined fork must not hide the others: at most as far down as the best gain reaches up.
     floor = max(min(gains), -max(gains)) if max(gains) > 0 else min(gains)
-    x = _across([0.0, *(float(candidate.row["added_flops"]) for candidate, _ in shown)])
-    y = _upward([0.0, *(max(gain, floor) for gain in gains)])
+    x = _across([0.0, *(float(candidate.row["added_flops"]) for candidate, _ in shown)], ROOT)
+    # Gains fall by orders of magnitude as a network grows. Roots spread them, and a line through 0 stays one.
+    y = _upward([0.0, *(max(gain, floor) for gain in gains)], ROOT)
     lines = [el("line", x1=x(x.low), x2=x(x.high), y1=y(0.0), y2=y(0.0), class_="zero")]
     for price, names in prices.items():
         # Cut where the line leaves the frame at its top.
@@ -118,12 +120,12 @@ def swatch(kind: str) -> Markup:
     return el("svg", mark, viewBox="0 0 14 14", class_="swatch", aria_hidden="true")
 
 
-def _across(values: Sequence[float], may_log: bool = False) -> Scale:
-    return scale_over(values, LEFT, WIDTH - RIGHT, may_log)
+def _across(values: Sequence[float], stretch: Stretch | None) -> Scale:
+    return scale_over(values, LEFT, WIDTH - RIGHT, stretch)
 
 
-def _upward(values: Sequence[float]) -> Scale:
-    return scale_over(values, HEIGHT - BOTTOM, TOP)
+def _upward(values: Sequence[float], stretch: Stretch | None = None) -> Scale:
+    return scale_over(values, HEIGHT - BOTTOM, TOP, stretch)
 
 
 def _head_mark(head: HeadPoint, across: float, up: float, class_: str, label: str) -> Markup:
@@ -172,14 +174,10 @@ def _chart(x: Scale, y: Scale, x_label: str, y_label: str, marks: Sequence[Marku
         at = x(tick)
         grid.append(el("line", x1=at, x2=at, y1=TOP, y2=HEIGHT - BOTTOM, class_="grid"))
         grid.append(el("text", scaled(tick), x=at, y=HEIGHT - BOTTOM + 18, text_anchor="middle"))
-    ticks = y.ticks()
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else abs(ticks[0]) if ticks else 1.0
-    # As many decimals as the step has (2.5 has one more than 2).
-    decimals = max(0, -math.floor(math.log10(step or 1.0)) + (f"{step:.1e}"[2] == "5"))
-    for tick in ticks:
+    for tick in y.ticks():
         at = y(tick)
         grid.append(el("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="grid"))
-        grid.append(el("text", f"{tick:.{decimals}f}", x=LEFT - 8, y=at + 4, text_anchor="end"))
+        grid.append(el("text", f"{tick:.6g}", x=LEFT - 8, y=at + 4, text_anchor="end"))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     labels = [
         el("text", x_label, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 8, text_anchor="middle", class_="axis"),

@@ -15,7 +15,7 @@ Content = str | float | None | Iterable["Content"]
 _VOID = frozenset({"meta", "br"})
 
 
-def el(name: str, *content: Content, **attributes: str | float | None) -> Markup:
+def el(name: str, /, *content: Content, **attributes: str | float | None) -> Markup:
     """One element.
 
     Args:

@@ -52,7 +52,7 @@ _FIELDS: tuple[tuple[str, Any], ...] = (
 def moves_table(events: Iterable[Event]) -> pa.Table:
     """The table of all probed candidates, sorted by round, member and candidate.
 
-    The schema's metadata hold the names of ``features``, and the seed and identifier of the campaign, which no column has.
+    The schema's metadata hold the names of ``features``, and what no column has: the campaign's seed and identifier.
     """
     record = read(events)
     metadata = {

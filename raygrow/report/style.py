@@ -6,13 +6,15 @@ CHART_STYLE = """
 :root {
   --paper: #ffffff; --ink: #1c2330; --quiet: #667085; --rule: #e4e7ec; --raised: #f7f8fa; --accent: #b7791f;
   --good: #16794c; --warm: #b35c00; --dull: #98a1b0;
-  --c0: #2563c9; --c1: #d1571c; --c2: #14866d; --c3: #a63a9b; --c4: #8a6a00; --c5: #5b50c9; --c6: #c23048; --c7: #3d7488;
+  --c0: #2563c9; --c1: #d1571c; --c2: #14866d; --c3: #a63a9b;
+  --c4: #8a6a00; --c5: #5b50c9; --c6: #c23048; --c7: #3d7488;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #12161d; --ink: #e6e9ef; --quiet: #97a1b3; --rule: #2a313d; --raised: #1a202a; --accent: #f0b64a;
     --good: #4cc38a; --warm: #f2a65a; --dull: #6c7789;
-    --c0: #6ea3ff; --c1: #ff9563; --c2: #45c7a8; --c3: #df82d5; --c4: #d9b43f; --c5: #a49bff; --c6: #ff7b8e; --c7: #7fbdd3;
+    --c0: #6ea3ff; --c1: #ff9563; --c2: #45c7a8; --c3: #df82d5;
+    --c4: #d9b43f; --c5: #a49bff; --c6: #ff7b8e; --c7: #7fbdd3;
   }
 }
 svg { background: var(--paper); }
@@ -58,24 +60,30 @@ p { margin: 0 0 12px; max-width: 76ch; }
 .pill.open { color: var(--warm); }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(158px, 1fr)); gap: 12px; margin: 24px 0 0; }
 .fact { background: var(--raised); border: 1px solid var(--rule); border-radius: 10px; padding: 12px 16px; }
-.fact b { display: block; font-size: 22px; font-weight: 650; font-variant-numeric: tabular-nums; line-height: 1.3; }
+.fact b { display: block; font-size: 20px; font-weight: 650; white-space: nowrap; font-variant-numeric: tabular-nums; line-height: 1.3; }
 .fact span { color: var(--quiet); font-size: 13px; }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 28px; align-items: start; }
+.pair {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 28px; align-items: start;
+}
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: 13px; margin-top: 6px; }
 .chart { width: 100%; height: auto; display: block; }
 .swatch { width: 13px; height: 13px; vertical-align: -2px; margin-right: 6px; }
-.legend { display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; margin: 6px 0 0; padding: 0; font-size: 13px; }
+.legend {
+  display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; margin: 6px 0 0; padding: 0; font-size: 13px;
+}
 .scroll { overflow-x: auto; border: 1px solid var(--rule); border-radius: 10px; }
 .scroll .tree { display: block; max-width: none; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: 7px 12px; border-top: 1px solid var(--rule); vertical-align: top; white-space: nowrap; }
+th, td {
+  text-align: left; padding: 7px 10px; border-top: 1px solid var(--rule); vertical-align: top; white-space: nowrap;
+}
 thead th {
-  border-top: 0; background: var(--raised); color: var(--quiet); font-weight: 600; font-size: 12.5px; vertical-align: bottom;
-  white-space: normal;
+  border-top: 0; background: var(--raised); color: var(--quiet); font-weight: 600; font-size: 12.5px;
+  vertical-align: bottom; white-space: normal;
 }
 td.n, th.n { text-align: right; }
-td.w { white-space: normal; min-width: 240px; }
+td.w { white-space: normal; min-width: 170px; }
 tr.marked td { background: color-mix(in srgb, var(--accent) 10%, transparent); }
 tr.granted td:first-child { box-shadow: inset 3px 0 var(--good); }
 code, pre { font: 12.5px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }

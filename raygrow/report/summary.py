@@ -18,14 +18,17 @@ from raygrow.report.record import Record, read
 METRICS: Mapping[str, str] = {"classification": "accuracy", "regression": "r2"}
 """The figure beside the loss, by task."""
 
+WORDS: Mapping[str, str] = {"accuracy": "accuracy", "r2": "R2"}
+"""The same in prose."""
+
 
 def summary(coordinator: Coordinator, events: Iterable[Event]) -> dict[str, Any]:
     """The content of ``summary.json``.
 
     Args:
         coordinator: as replayed from ``events``.
-        events: of the ledger, whole or cut anywhere. Until the start is written every figure of a member is None, and so is
-            ``best``.
+        events: of the ledger, whole or cut anywhere. Until the start is written ``best`` is None, and so is every
+            figure of a member.
     """
     record = read(events)
     members = [_member(coordinator, record, member.name) for member in coordinator.plan.members]
@@ -94,7 +97,7 @@ def _member(coordinator: Coordinator, record: Record, name: str) -> dict[str, An
 def summary_text(summary: Mapping[str, Any]) -> str:
     """A short table of the members, then the best and the whole cost."""
     metric = METRICS[summary["task"]]
-    word = {"accuracy": "accuracy", "r2": "R2"}[metric]
+    word = WORDS[metric]
     best: Mapping[str, Any] | None = summary["best"]
     header = ("", "member", "strategy", "moves", "FLOPs/example", "params", "validation loss", word, "test loss", word,
               "stopped because")  # fmt: skip

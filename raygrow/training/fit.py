@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raygrow.architecture import forward_flops, training_flops
-from raygrow.nn import Network
+from raygrow.nn import Network, Optimizer
 from raygrow.nn.losses import LOSSES, AbstractLoss
 
 GATHER = 8192
@@ -74,7 +74,7 @@ def batches(data: Examples, order: Tensor, batch_size: int) -> Iterator[Examples
 
 def fit(
     network: Network,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     data: Examples,
     loss: AbstractLoss,
     order: Tensor,
@@ -84,23 +84,18 @@ def fit(
     """Train in place on the examples named by ``order``.
 
     Args:
-        anneal: lower the rate from its present value to 0 by half a cosine.
+        anneal: lower the rate from the plan's to 0 by half a cosine.
 
     Returns:
         FLOPs spent.
     """
     network.train()
     steps = math.ceil(len(order) / batch_size)
-    rates = [float(group["lr"]) for group in optimizer.param_groups]
+    lr = optimizer.plan.lr
     for step, batch in enumerate(batches(data, order, batch_size)):
-        if anneal:
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss.mean(network(batch.x), batch.y))
-        optimizer.step()
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+        rate = lr * 0.5 * (1.0 + math.cos(math.pi * step / steps)) if anneal else lr
+        gradients = torch.autograd.grad(loss.mean(network(batch.x), batch.y), optimizer.params)
+        optimizer.step(gradients, rate)
     return len(order) * training_flops(network.arch)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raygrow.nn import Network, OptimizerPlan, State, export_state, make_optimizer
+from raygrow.nn import Network, Optimizer, OptimizerPlan, State
 from raygrow.nn.losses import AbstractLoss
 from raygrow.training.fit import Examples, Score, example_order, fit, score
 
@@ -99,7 +99,7 @@ def _run_fork(
     cuts: Sequence[int],
     edges: NDArray[np.int_],
 ) -> ForkResult:
-    optimizer = make_optimizer(fork.network, optimizer_plan, fork.state)
+    optimizer = Optimizer(fork.network, optimizer_plan, fork.state)
     flops = 0
     blocks: list[NDArray[np.float64]] = []
     for b in range(plan.blocks):
@@ -113,7 +113,7 @@ def _run_fork(
     on_search = score(fork.network, search, loss)
     return ForkResult(
         fork.network,
-        export_state(fork.network, optimizer),
+        optimizer.export(),
         tuple(blocks),
         whole,
         on_search,

@@ -1,0 +1,293 @@
+"""The sections of a campaign's page, from top to bottom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raygrow.population.coordinator import Coordinator
+from raygrow.population.ledger import Event
+from raygrow.population.lineage import lineage
+from raygrow.report.charts import colour, price_chart, quality_chart, standing, swatch
+from raygrow.report.figures import NOTHING, count, decimal, duration, flops, scaled, signed, signed_count
+from raygrow.report.lineage import lineage_text
+from raygrow.report.markup import Content, Markup, el
+from raygrow.report.record import COSTS, Record
+from raygrow.report.summary import METRICS, WORDS
+from raygrow.report.tables import pairs, table
+from raygrow.report.tree import tree
+
+
+@dataclass(frozen=True)
+class View:
+    """What every section draws from."""
+
+    coordinator: Coordinator
+    events: Sequence[Event]
+    record: Record
+    summary: Mapping[str, Any]
+
+    @property
+    def metric(self) -> str:
+        """Key of the figure beside the loss."""
+        return METRICS[self.summary["task"]]
+
+    @property
+    def word(self) -> str:
+        """The same in prose."""
+        return WORDS[self.metric]
+
+    @property
+    def best(self) -> str | None:
+        best = self.summary["best"]
+        return None if best is None else str(best["member"])
+
+
+def head(view: View) -> Iterator[Content]:
+    """What the campaign was and what came of it."""
+    best: Mapping[str, Any] = view.summary["best"] or {}
+    data = view.record.started.get("data", {})
+    interrupted = view.summary["interrupted"]
+    state = el("span", "interrupted" if interrupted else "done", class_="pill open" if interrupted else "pill")
+    subject = data.get("name") or view.coordinator.plan.data.kind
+    facts = [
+        (decimal(best.get(f"validation_{view.metric}")), f"validation {view.word} of the best"),
+        (decimal(best.get(f"test_{view.metric}")), f"test {view.word} of the best"),
+        (count(best.get("flops_per_example")), "FLOPs per example"),
+        (count(best.get("params")), "parameters"),
+        (flops(view.summary["train_flops"]), "training, whole population"),
+        (f"{view.summary['rounds']} / {view.coordinator.plan.campaign.rounds}", "rounds"),
+        (duration(view.summary["wall_seconds"]), "wall time"),
+    ]
+    yield el("h1", view.summary["campaign"], state)
+    yield el(
+        "p",
+        f"{view.summary['task'].capitalize()} on {subject}, members: {len(view.summary['members'])}, ",
+        f"seed {view.summary['seed']}. ",
+        f"Best on validation: {best['member']} ({best['strategy']})." if best else "No network has been written yet.",
+        class_="quiet",
+    )
+    if interrupted:
+        yield el(
+            "p", "This campaign is not over, so there are no test figures; ", el("code", "raygrow resume"), " goes on."
+        )
+    yield el("div", [el("div", el("b", figure), el("span", label), class_="fact") for figure, label in facts],
+             class_="facts")  # fmt: skip
+
+
+def members(view: View) -> Iterator[Content]:
+    """A row a member."""
+    columns = ("member", "strategy", "initializer", "moves adopted", "probed", "FLOPs per example", "parameters",
+               "validation loss", f"validation {view.word}", "test loss", f"test {view.word}", "training",
+               "why it stopped")  # fmt: skip
+    rows = [
+        (
+            _named(view, member["member"]),
+            member["strategy"],
+            member["initializer"],
+            count(member["moves_accepted"]),
+            count(member["moves_probed"]),
+            count(member["flops_per_example"]),
+            count(member["params"]),
+            decimal(member["validation_loss"]),
+            decimal(member[f"validation_{view.metric}"]),
+            decimal(member["test_loss"]),
+            decimal(member[f"test_{view.metric}"]),
+            flops(member["train_flops"]),
+            member["stopped_because"] or "it has not stopped",
+        )
+        for member in view.summary["members"]
+    ]
+    marked = ["marked" if member["member"] == view.best else "" for member in view.summary["members"]]
+    yield el("h2", "Members and strategies")
+    yield table(columns, rows, numbers=range(3, 12), wide=(12,), classes=marked)
+
+
+def charts(view: View) -> Iterator[Content]:
+    """The two charts with their legends."""
+    prices: dict[float, list[str]] = {}
+    plan, facts = view.coordinator.plan, view.coordinator.facts
+    for member in plan.members:
+        prices.setdefault(facts.price(member.growth, plan.budget), []).append(member.name)
+    names = [_legend(colour(i), name) for i, name in enumerate(view.record.members)]
+    kinds = [
+        _legend("granted", "granted"),
+        _legend("accepted", "accepted, not granted"),
+        _legend("rejected", "rejected"),
+        _legend("price", f"price, {' and '.join(f'{price:.3g}' for price in prices)} loss per added FLOP"),
+    ]
+    ruined = sum(candidate.row["gain"] is None for candidate in view.record.probed)
+    yield el("h2", "What growth bought")
+    yield el(
+        "div",
+        el(
+            "figure",
+            el("h3", f"Validation {view.word} against FLOPs per example"),
+            quality_chart(view.record.heads, list(view.record.members), view.best, view.word),
+            el("ul", names, _legend("best", "best"), class_="legend"),
+            el(
+                "figcaption",
+                "Every network that was a head. Filled: just grown; hollow: trained on without growing; "
+                "square: after the final anneal. The untrained start is left out.",
+            ),
+        ),
+        el(
+            "figure",
+            el("h3", "Gain against price"),
+            price_chart(view.record.probed, prices),
+            el("ul", kinds, class_="legend"),
+            el(
+                "figcaption",
+                "Every probed candidate against the control trained on the same batches; bars are one standard error. "
+                "Both axes are stretched near 0 (square roots), which leaves the price a straight line; "
+                "what lies far below is drawn at the edge.",
+                f" {ruined} diverged and have no gain." if ruined else "",
+            ),
+        ),
+        class_="pair",
+    )
+
+
+def family(view: View) -> Iterator[Content]:
+    """The tree of adopted architectures."""
+    nodes = lineage(view.events)
+    yield el("h2", "Lineage")
+    if not nodes:
+        yield el("p", "No network has been written yet.", class_="empty")
+        return
+    words = (
+        "Adopted architectures from left to right. The area of a circle, and the figure below it, are its FLOPs per "
+    )
+    yield el("p", words, "example; the ring marks the best network.", class_="quiet")
+    yield el("div", tree(nodes, list(view.record.members), view.best), class_="scroll")
+    yield el("details", el("summary", "As text, with gains and prices"), el("pre", lineage_text(nodes, None)))
+
+
+def costs(view: View) -> Iterator[Content]:
+    """Where the training FLOPs went, and what the budgets left."""
+    purposes = (*COSTS, "total")
+    whole = {purpose: sum(spent[purpose] for spent in view.record.costs.values()) for purpose in purposes}
+    parts = [(_named(view, name), spent) for name, spent in view.record.costs.items()]
+    rows = [
+        (name, *(flops(spent[purpose]) for purpose in purposes), _share(spent["total"], whole["total"]))
+        for name, spent in [*parts, (el("b", "population"), whole)]
+    ]
+    budget, networks = view.coordinator.plan.budget, [head.network for head in view.coordinator.heads.values()]
+    limits = [
+        ("rounds", view.record.rounds, view.coordinator.plan.campaign.rounds),
+        ("FLOPs per example, largest head", max((n["flops_per_example"] for n in networks), default=0),
+         budget.max_flops_per_example),
+        ("parameters, largest head", max((n["params"] for n in networks), default=0), budget.max_params),
+        ("training FLOPs, whole population", view.record.train_flops, budget.max_train_flops),
+    ]  # fmt: skip
+    yield el("h2", "Cost and budget")
+    yield table(("member", *purposes, "share"), rows, numbers=range(1, 8))
+    yield el("p")  # Keeps the two tables apart.
+    used = [
+        (name, scaled(amount), "no limit" if limit is None else scaled(limit), _share(amount, limit))
+        for name, amount, limit in limits
+    ]
+    yield table(("budget", "used", "limit", "share"), used, numbers=(1, 2, 3))
+
+
+def moves(view: View) -> Iterator[Content]:
+    """A row a probed candidate."""
+    columns = ("round", "member", "move", "site", "units", "predicted gain", "gain", "standard error", "added FLOPs",
+               "gain per kFLOP", "statistic", "threshold", "verdict", "reason")  # fmt: skip
+    rows = []
+    for candidate in view.record.probed:
+        row, per_flop = candidate.row, candidate.gain_per_flop
+        rows.append(
+            (
+                count(candidate.round),
+                _named(view, candidate.member),
+                row["move"]["kind"],
+                row["site"],
+                count(row["units"]),
+                signed(row["predicted_gain"]),
+                signed(row["gain"]),
+                decimal(row["gain_stderr"]),
+                signed_count(row["added_flops"]),
+                NOTHING if per_flop is None else f"{1000 * per_flop:+.3g}",
+                decimal(row["statistic"]),
+                decimal(row["threshold"]),
+                [swatch(standing(candidate)), standing(candidate)],
+                f"{row['reason']}; not granted: {candidate.refused}" if candidate.refused else row["reason"],
+            )
+        )
+    granted = sum(candidate.granted for candidate in view.record.probed)
+    accepted = sum(candidate.row["verdict"] == "accept" for candidate in view.record.probed)
+    yield el("h2", "Moves")
+    yield el("p", f"{len(rows)} probed, {accepted} accepted, {granted} granted and adopted.", class_="quiet")
+    if rows:
+        classes = [standing(candidate) for candidate in view.record.probed]
+        shown = table(columns, rows, numbers=(0, 4, 5, 6, 7, 8, 9, 10, 11), wide=(13,), classes=classes)
+        # A few hundred rows would bury what follows.
+        yield el("details", el("summary", "Every probed candidate"), shown, open="open" if len(rows) <= 60 else None)
+
+
+def rounds(view: View) -> Iterator[Content]:
+    """What the coordinator decided, and why some members probed nothing."""
+    rows = [
+        (
+            count(event["round"]),
+            count(len(event["ranking"])),
+            ", ".join(event["granted"]) or "nothing",
+            scaled(event["allowance"]) if event["allowance"] is not None else "no limit",
+            scaled(event["carried"]),
+        )
+        for event in view.record.decided
+    ]
+    silent = [
+        (count(event["task"]["round"]), _named(view, event["task"]["member"]), why)
+        for event in view.events
+        if event["type"] == "reported" and (why := event["report"].get("why_nothing"))
+    ]
+    if rows:
+        columns = ("round", "accepted", "granted", "added FLOPs allowed", "carried over")
+        shown = table(columns, rows, numbers=(0, 1, 3, 4), wide=(2,))
+        yield el("details", el("summary", "Decisions of the coordinator, round by round"), shown)
+    if silent:
+        shown = table(("round", "member", "why nothing was probed"), silent, numbers=(0,), wide=(2,))
+        yield el("details", el("summary", f"Member rounds without a probe ({len(silent)})"), shown)
+
+
+def environment(view: View) -> Iterator[Content]:
+    """What it takes to run the campaign again."""
+    started, facts = view.record.started, view.coordinator.facts
+    about = {
+        "campaign": started.get("campaign_id"),
+        "task": f"{facts.task}, {facts.inputs} inputs, {facts.outputs} outputs",
+        "loss of the best constant": decimal(facts.constant_loss),
+        "sessions": 1 + view.record.counts.get("resumed", 0),
+        "workers lost": view.record.counts.get("retried", 0),
+    }
+    yield el("h2", "Data and environment")
+    yield el(
+        "div",
+        pairs("Campaign", about),
+        pairs("Data", started.get("data", {})),
+        pairs("Versions", started.get("versions", {})),
+        pairs("Machine", started.get("machine", {})),
+        class_="pair",
+    )
+    config = json.dumps(view.record.config, indent=2, ensure_ascii=False)
+    yield el("details", el("summary", "Resolved configuration"), el("pre", config))
+
+
+SECTIONS = (head, members, charts, family, costs, moves, rounds, environment)
+
+
+def _named(view: View, member: str) -> Content:
+    """A member with its colour."""
+    return [swatch(colour(list(view.record.members).index(member))), member]
+
+
+def _legend(kind: str, words: str) -> Markup:
+    return el("li", swatch(kind), words)
+
+
+def _share(part: float, whole: float | None) -> str:
+    return f"{part / whole:.0%}" if whole else NOTHING
