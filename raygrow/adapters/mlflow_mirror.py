@@ -1,15 +1,14 @@
 """A mirror of the ledger in MLflow: one run a campaign, one a member, one an adopted architecture.
 
-The ledger is the truth. ``pages`` folds its events into the runs that MLflow should show; a writer compares them with what
-MLflow holds, found by tag, and adds what is missing. So a crash in the middle, an outage or a second catch-up leaves neither
-gaps nor duplicates, and a campaign never waits for the tracking server: ``MlflowMirror`` writes in a thread of its own.
+The ledger is the truth. ``pages`` folds it into the runs that MLflow should show; a writer adds what MLflow, asked by
+tag, does not hold. So a crash in the middle, an outage or a second catch-up leaves no gaps, no duplicates. A campaign
+never waits for the tracking server: ``MlflowMirror`` writes in a thread of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import re
 import sqlite3
@@ -23,44 +22,28 @@ from typing import Any
 
 import numpy as np
 
-from raygrow.errors import RaygrowError
-from raygrow.population.checkpoints import Checkpoint
+from raygrow.population.checkpoints import CheckpointStore
 from raygrow.population.folder import CampaignFolder
 from raygrow.population.ledger import Event, Ledger
 from raygrow.population.lineage import LineageNode, lineage
 
-ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-}
-"""Set for this process where the user set nothing: the mirror retries by itself, and its trouble is told in one line."""
-
+ENVIRONMENT = {"HTTP_REQUEST_MAX_RETRIES": "1", "HTTP_REQUEST_TIMEOUT": "10", "DISABLE_TELEMETRY": "true",
+               "LOGGING_LEVEL": "ERROR", "SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # fmt: skip
+"""MLFLOW_ variables, set where the user set none: the mirror retries by itself, and tells its trouble in one line."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a failed pass is tried again; doubled each time."""
 SHARE_OF_TIME = 0.1
 """The mirror rests between passes so that it takes at most this share of the driver's time."""
-SILENCE = 60.0
-"""Seconds without an answer after which the user is told."""
-PARAM_LENGTH, PARAM_KEY_LENGTH = 500, 250
-"""What every MLflow server takes; the whole configuration is an artifact."""
-
+PARAM_LENGTH = 500
+"""Characters that every MLflow server takes; the whole configuration is an artifact."""
 STATUS = {"interrupted": "KILLED", "failed": "FAILED", "resumed": "RUNNING", "ended": "FINISHED"}
+Log = Callable[[str], None]
+NODE_TAGS = ("member", "strategy", "initializer", "round", "depth", "arch_id", "parent_arch_id", "move")
+NODE_METRICS = ("validation_loss", "flops_per_example", "params", "gain", "gain_per_flop", "train_flops")
 
 
-class _GivenUp(RaygrowError):
+class _GivenUp(Exception):
     """The mirror was closed in the middle of a pass."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One point of a metric. The time is the event's, so that the same point logged again is the same point."""
-
-    key: str
-    value: float
-    time: int
-    step: int
 
 
 @dataclass
@@ -69,10 +52,10 @@ class Page:
 
     Attributes:
         key: unique in a campaign: ``campaign``, ``member/NAME`` or ``architecture/NAME/ROUND``.
-        parent: key of the run it is nested under.
-        origin: key of the run of the architecture it grew from; architectures other than the start only.
+        parent, origin: key of the run it is nested under, and of that of the architecture it grew from.
         begun, ended: milliseconds since 1970; ``ended`` is None while it runs.
-        figures: in the order of the ledger; a longer ledger only adds to them.
+        metrics: key, value, time and step, in the order of the ledger. The time is the event's, so that a point logged
+            again is the same point.
         documents: file name to content, written as JSON or YAML.
     """
 
@@ -83,250 +66,176 @@ class Page:
     tags: dict[str, str]
     origin: str | None = None
     params: dict[str, str] = field(default_factory=dict)
-    figures: list[Figure] = field(default_factory=list)
+    metrics: list[tuple[str, float, int, int]] = field(default_factory=list)
     documents: dict[str, Any] = field(default_factory=dict)
     status: str = "RUNNING"
     ended: int | None = None
 
     def measure(self, time: int, step: int, values: Mapping[str, float | None]) -> None:
         """Add the figures that are defined."""
-        self.figures += [Figure(key, float(v), time, step) for key, v in values.items() if v is not None]
+        self.metrics += [(key, float(value), time, step) for key, value in values.items() if value is not None]
 
 
 def pages(events: Sequence[Event]) -> list[Page]:
-    """Every run that MLflow should show: the campaign, its members, then architectures, each after the one it grew from."""
+    """Every run that MLflow should show: campaign, members, then architectures, each after the one it grew from."""
     started = next((event for event in events if event["type"] == "started"), None)
     if started is None:
         return []
-    config, begun = started["config"], _milliseconds(started)
+    config, begun = started["config"], round(started["time"] * 1000)
     metric = "accuracy" if started["facts"]["task"] == "classification" else "r2"
-    campaign = Page("campaign", config["campaign"]["name"], None, begun, {"raygrow.campaign_id": started["campaign_id"]})
-    shared = {key: value for key, value in config.items() if key != "members"}
-    versions = {"facts": started["facts"], "versions": started.get("versions", {})}
-    campaign.params = _flat({**shared, "members": [member["name"] for member in config["members"]], **versions})
-    campaign.documents = {"config.yaml": config}
-    members = {member["name"]: _member_page(member, campaign) for member in config["members"]}
+    tags = {"raygrow.campaign_id": started["campaign_id"]}
+    campaign = Page("campaign", config["campaign"]["name"], None, begun, tags, documents={"config.yaml": config})
+    # The members' own sections are parameters of their runs.
+    extra = {"members": [member["name"] for member in config["members"]], "facts": started["facts"]}
+    campaign.params = _flat({**config, **extra, "versions": started.get("versions", {})})
+    members: dict[str, Page] = {}
+    for member in config["members"]:
+        name, kinds = member["name"], {f"raygrow.{what}": member[what]["kind"] for what in ("strategy", "initializer")}
+        own = {**tags, "raygrow.member": name, **kinds}
+        members[name] = Page(f"member/{name}", name, "campaign", begun, own, params=_flat(member))
     spent = dict.fromkeys(members, 0)
+    adopted: dict[str, int] = {}
     reports: dict[str, dict[str, Any]] = {}
-    grown: dict[str, int] = {}
+    best: str | None = None
 
-    def head(name: str, network: Mapping[str, Any], event: Event, step: int, page: Page | None = None) -> None:
-        figures = {
-            "validation_loss": network["validation_loss"],
-            f"validation_{metric}": network["validation_metric"],
-            "flops_per_example": network["flops_per_example"],
-            "train_flops": spent[name],
-        }
-        (page or members[name]).measure(_milliseconds(event), step, figures)
+    def head(page: Page, name: str, network: Mapping[str, Any], step: int, now: int) -> None:
+        loss, score = network["validation_loss"], network["validation_metric"]
+        page.measure(now, step, {"validation_loss": loss, f"validation_{metric}": score})
+        page.measure(now, step, {"flops_per_example": network["flops_per_example"], "train_flops": spent[name]})
 
-    best = None
     for event in events:
-        kind = event["type"]
+        kind, now = event["type"], round(event["time"] * 1000)
         if kind == "reported":
-            name, report = event["task"]["member"], event["report"]
+            task, report = event["task"], event["report"]
+            name = task["member"]
             spent[name] += report["train_flops"]["total"]
-            reports[name] = {**report, "round": event["task"]["round"]}
-            if event["task"]["phase"] == "start":
-                grown[f"{name}/0"] = _milliseconds(event)
-                head(name, report["head"], event, 0)
-        elif kind == "decided":
+            reports[name] = {**report, "round": task["round"]}
+            if task["phase"] == "start":
+                adopted[f"{name}/0"] = now
+                head(members[name], name, report["head"], 0, now)
+        elif kind in ("decided", "chosen", "closed"):
+            best = event.get("best", best)
             for name, report in reports.items():
-                row = next((row for row in report["candidates"] if row["id"] in event["granted"]), None)
-                if row is not None:
-                    grown[f"{name}/{event['round']}"] = _milliseconds(event)
-                    row = {**row, "validation_loss": row["candidate_loss"], "validation_metric": row["candidate_metric"]}
-                head(name, row or report["control"], event, event["round"])
-            reports = {}
-        elif kind == "chosen":
-            best = event["best"]
-            for name, report in reports.items():
-                head(name, report["head"], event, report["round"])
-            head(best, reports[best]["head"], event, reports[best]["round"], campaign)
-            reports = {}
-        elif kind == "closed":
-            for name, report in reports.items():
-                if "test_loss" in report:
-                    figures = {"test_loss": report["test_loss"], f"test_{metric}": report["test_metric"]}
-                    for page in (members[name], campaign) if name == best else (members[name],):
-                        page.measure(_milliseconds(event), report["round"], figures)
+                shown_on = [members[name], campaign] if name == best else [members[name]]
+                network = report["head"] if kind == "chosen" else report.get("control")
+                for row in report.get("candidates", []):
+                    if row["id"] in event["granted"]:
+                        adopted[f"{name}/{event['round']}"] = now
+                        network = {**row, **{f"validation_{w}": row[f"candidate_{w}"] for w in ("loss", "metric")}}
+                for page in shown_on:
+                    if network is not None:
+                        head(page, name, network, report["round"], now)
+                    if "test_loss" in report:
+                        figures = {"test_loss": report["test_loss"], f"test_{metric}": report["test_metric"]}
+                        page.measure(now, report["round"], figures)
             reports = {}
         elif kind in STATUS and campaign.status != "FINISHED":
             for page in (campaign, *members.values()):
-                page.status = STATUS[kind]
-                page.ended = None if page.status == "RUNNING" else _milliseconds(event)
-    return [
-        campaign,
-        *members.values(),
-        *(_architecture_page(node, campaign, grown[node.key]) for node in lineage(events)),
-    ]
+                page.status, page.ended = STATUS[kind], None if kind == "resumed" else now
+    nodes = (_architecture(node, tags, adopted[node.key]) for node in lineage(events))
+    return [campaign, *members.values(), *nodes]
 
 
-def _member_page(member: Mapping[str, Any], campaign: Page) -> Page:
-    tags = {
-        **campaign.tags,
-        "raygrow.member": member["name"],
-        "raygrow.strategy": member["strategy"]["kind"],
-        "raygrow.initializer": member["initializer"]["kind"],
-    }
-    page = Page(f"member/{member['name']}", member["name"], campaign.key, campaign.begun, tags)
-    page.params = _flat(member)
-    return page
-
-
-def _architecture_page(node: LineageNode, campaign: Page, time: int) -> Page:
-    move = f"{node.move} {node.site}" if node.move else "start"
+def _architecture(node: LineageNode, tags: Mapping[str, str], now: int) -> Page:
+    values = {f"raygrow.{what}": getattr(node, what) for what in NODE_TAGS}
     page = Page(
         f"architecture/{node.key}",
-        f"{node.key} {move}",
-        f"member/{node.member}",
-        time,
-        {
-            **campaign.tags,
-            "raygrow.member": node.member,
-            "raygrow.strategy": node.strategy,
-            "raygrow.initializer": node.initializer,
-            "raygrow.round": str(node.round),
-            "raygrow.depth": str(node.depth),
-            "raygrow.arch_id": node.arch_id,
-            "raygrow.parent_arch_id": node.parent_arch_id or "",
-            "raygrow.move": node.move or "",
-        },
+        f"{node.key} {node.move} {node.site}"[:100] if node.move else f"{node.key} start",
+        f"member/{node.member}", now,
+        {**tags, **{key: "" if value is None else str(value) for key, value in values.items()}},
         origin=f"architecture/{node.parent}" if node.parent else None,
-        documents={"architecture.json": node.arch},
-        status="FINISHED",
-        ended=time,
-    )
-    figures = {
-        "validation_loss": node.validation_loss,
-        "flops_per_example": node.flops_per_example,
-        "params": node.params,
-        "gain": node.gain,
-        "gain_per_flop": node.gain_per_flop,
-        "train_flops": node.train_flops,
-    }
-    page.measure(time, node.round, figures)
+        documents={"architecture.json": node.arch}, status="FINISHED", ended=now,
+    )  # fmt: skip
+    page.measure(now, node.round, {what: getattr(node, what) for what in NODE_METRICS})
     return page
-
-
-def _milliseconds(event: Event) -> int:
-    return round(event["time"] * 1000)
 
 
 def _flat(value: Mapping[str, Any], path: str = "") -> dict[str, str]:
     """Dotted path to text, in names and lengths that MLflow takes."""
     found: dict[str, str] = {}
     for key, item in value.items():
-        name = f"{path}{key}"
         if isinstance(item, Mapping) and item:
-            found |= _flat(item, f"{name}.")
+            found |= _flat(item, f"{path}{key}.")
         else:
             text = item if isinstance(item, str) else json.dumps(item)
             cut = text if len(text) <= PARAM_LENGTH else text[: PARAM_LENGTH - 3] + "..."
-            found[re.sub(r"[^\w.\- /]", "_", name)[:PARAM_KEY_LENGTH]] = cut
+            found[re.sub(r"[^\w.\- /]", "_", f"{path}{key}")[:250]] = cut
     return found
 
 
 class _Writer:
     """Makes MLflow show pages. It remembers what it has shown; a new one asks MLflow.
 
-    Args:
-        step: called before every request; may raise to end the pass.
+    ``step`` is called before every request; it may raise to end the pass.
     """
 
     def __init__(self, uri: str, experiment: str, artifacts: Path | None, step: Callable[[], None]) -> None:
-        self._step = step
         for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        if logging.getLogger("alembic").level == logging.NOTSET:
-            logging.getLogger("alembic").setLevel(logging.WARNING)
+            os.environ.setdefault(f"MLFLOW_{name}", value)
         _check_sqlite(uri)
         from mlflow import MlflowClient
 
         step()
-        self._client = MlflowClient(tracking_uri=uri)
-        self._experiment = self._experiment_id(experiment, artifacts)
-        self._runs: dict[str, tuple[str, str]] | None = None
+        self._step, self._client = step, MlflowClient(tracking_uri=uri)
+        found, place = self._client.get_experiment_by_name(experiment), artifacts and artifacts.resolve().as_uri()
+        self._experiment = str(found.experiment_id if found else self._client.create_experiment(experiment, place))
+        self._runs: dict[str, tuple[str, str]] = {}
         self._shown: dict[str, Page] = {}
         self._model_shown = False
-
-    def _experiment_id(self, name: str, artifacts: Path | None) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            location = None if artifacts is None else artifacts.resolve().as_uri()
-            # Where another campaign creates it at the same moment, that one is found below.
-            with contextlib.suppress(Exception):
-                return str(self._client.create_experiment(name, artifact_location=location))
-            found = self._client.get_experiment_by_name(name)
-        if found is None:
-            return str(self._client.create_experiment(name, artifact_location=location))
-        if found.lifecycle_stage != "active":
-            raise RaygrowError(f"the MLflow experiment {name!r} is deleted; restore it or set `tracking.experiment`")
-        return str(found.experiment_id)
 
     def show(self, events: Sequence[Event], folder: CampaignFolder) -> None:
         """Bring MLflow level with these events."""
         found = pages(events)
         if not found:
             return
-        campaign = found[0]
-        if self._runs is None:
-            self._runs = self._look_up(campaign.tags["raygrow.campaign_id"])
+        campaign, *others = found
+        if not self._runs:
+            self._look_up(campaign.tags["raygrow.campaign_id"])
         for page in found:
             if page.key not in self._runs:
-                self._runs[page.key] = (self._create(page, self._runs), "RUNNING")
+                self._create(page)
         # The campaign comes last: it is finished when all that it holds is.
-        for page in [*found[1:], campaign]:
-            self._fill(page, *self._runs[page.key])
+        for page in [*others, campaign]:
+            self._fill(page)
         if campaign.status == "FINISHED" and not self._model_shown:
             self._show_best(events, folder, campaign)
             self._model_shown = True
 
-    def _look_up(self, campaign_id: str) -> dict[str, tuple[str, str]]:
-        """Run id and status of every run of the campaign, by key."""
-        found: dict[str, tuple[str, str]] = {}
-        token = None
-        while True:
+    def _look_up(self, campaign_id: str) -> None:
+        wanted, token = f"tags.`raygrow.campaign_id` = '{campaign_id}'", ""
+        runs: list[Any] = []
+        while token is not None:
             self._step()
-            page = self._client.search_runs(
-                [self._experiment],
-                f"tags.`raygrow.campaign_id` = '{campaign_id}'",
-                max_results=1000,
-                order_by=["attributes.run_id ASC"],
-                page_token=token,
-            )
-            for run in page:
-                key = run.data.tags.get("raygrow.key", "")
-                if key in found:
-                    # A request that timed out here and was carried out there after all.
-                    self._client.delete_run(run.info.run_id)
-                else:
-                    found[key] = (run.info.run_id, run.info.status)
-            token = page.token
-            if not token:
-                return found
+            found = self._client.search_runs([self._experiment], wanted, order_by=["run_id"], page_token=token or None)
+            runs, token = runs + list(found), found.token
+        linked = {run.data.tags.get(tag) for run in runs for tag in ("mlflow.parentRunId", "raygrow.parent_run_id")}
+        # A request whose answer was lost may have been carried out twice: the run that others point to stays.
+        for run in sorted(runs, key=lambda run: run.info.run_id not in linked):
+            seen = (run.info.run_id, run.info.status)
+            if self._runs.setdefault(run.data.tags["raygrow.key"], seen) != seen:
+                self._client.delete_run(run.info.run_id)
 
-    def _create(self, page: Page, runs: Mapping[str, tuple[str, str]]) -> str:
+    def _create(self, page: Page) -> None:
         tags = {**page.tags, "raygrow.key": page.key, "mlflow.source.name": "raygrow"}
         if page.parent is not None:
-            tags["mlflow.parentRunId"] = runs[page.parent][0]
+            tags["mlflow.parentRunId"] = self._runs[page.parent][0]
         if page.key.startswith("architecture/"):
-            tags["raygrow.parent_run_id"] = runs[page.origin][0] if page.origin else ""
+            tags["raygrow.parent_run_id"] = self._runs[page.origin][0] if page.origin else ""
         self._step()
-        run = self._client.create_run(self._experiment, start_time=page.begun, tags=tags, run_name=page.name)
-        return str(run.info.run_id)
+        run = self._client.create_run(self._experiment, page.begun, tags, page.name)
+        self._runs[page.key] = (run.info.run_id, "RUNNING")
 
-    def _fill(self, page: Page, run_id: str, status: str) -> None:
+    def _fill(self, page: Page) -> None:
         """Log what the run lacks. Its status is written last and says that the rest is there."""
         from mlflow.entities import Metric, Param
 
-        shown = self._shown.get(page.key)
+        (run_id, status), shown = self._runs[page.key], self._shown.get(page.key)
         if status == "FINISHED" or page == shown:
             return
-        figures = page.figures[len(shown.figures) if shown else 0 :]
-        metrics = [Metric(f.key, f.value, f.time, f.step) for f in figures]
-        params = [] if shown else [Param(key, value) for key, value in page.params.items()]
+        # A longer ledger only adds metrics.
+        metrics = [Metric(*point) for point in page.metrics[len(shown.metrics) if shown else 0 :]]
         self._step()
-        self._client.log_batch(run_id, metrics=metrics, params=params)
+        self._client.log_batch(run_id, metrics, [] if shown else [Param(*item) for item in page.params.items()])
         for name, content in {} if shown else page.documents.items():
             self._step()
             self._client.log_dict(run_id, dict(content), name)
@@ -336,42 +245,27 @@ class _Writer:
                 self._client.update_run(run_id, status="RUNNING")
             else:
                 self._client.set_terminated(run_id, status=page.status, end_time=page.ended)
-        assert self._runs is not None
-        self._runs[page.key] = (run_id, page.status)
-        self._shown[page.key] = page
+        self._runs[page.key], self._shown[page.key] = (run_id, page.status), page
 
     def _show_best(self, events: Sequence[Event], folder: CampaignFolder, campaign: Page) -> None:
-        """The best network, once the campaign has ended; one that ended without a choice has none."""
-        best = next((event["best"] for event in events if event["type"] == "chosen"), None)
-        finish = [e for e in events if e["type"] == "reported" and e["task"]["phase"] == "finish"]
-        head = next((e["report"]["head"] for e in finish if e["task"]["member"] == best), None)
-        if head is None:
-            return
-        assert self._runs is not None
-        tags = {**campaign.tags, "raygrow.member": best, "raygrow.arch_id": head["arch_id"]}
-        name = re.sub(r"[^\w-]", "-", campaign.name) + "-best"
-        self._step()
-        log_best(
-            self._client, self._experiment, self._runs["campaign"][0], name, tags, folder.store.load(head["checkpoint"])
-        )
+        heads = {e["task"]["member"]: e["report"].get("head") for e in events if e["type"] == "reported"
+                 and e["task"]["phase"] == "finish"}  # fmt: skip
+        for member in [event["best"] for event in events if event["type"] == "chosen"]:
+            tags = {f"raygrow.{what}": heads[member][what] for what in ("arch_id", "checkpoint")}
+            tags = {**campaign.tags, "raygrow.member": member, **tags}
+            name = re.sub(r"[^\w-]", "-", campaign.name) + "-best"
+            self._step()
+            log_best(self._client, self._experiment, self._runs["campaign"][0], name, tags, folder.store)
 
 
-def log_best(
-    client: Any, experiment_id: str, run_id: str, name: str, tags: Mapping[str, str], checkpoint: Checkpoint
-) -> str:
-    """Log a network as a model of a run, unless the campaign has one: raw feature rows in, predictions out.
+def log_best(client: Any, experiment: str, run: str, name: str, tags: dict[str, str], store: CheckpointStore) -> None:
+    """Log the network of tag ``raygrow.checkpoint`` as a model of a run, unless the campaign has one.
 
-    The model is a pt2 graph with the preprocessing inside; ``mlflow.pyfunc.load_model`` opens it with pickle refused. It
-    takes float64 rows [n, features] of any n in the order of ``metadata["features"]``.
-
-    Args:
-        tags: must hold ``raygrow.campaign_id``.
-
-    Returns:
-        Its model id, for ``models:/ID``.
+    It is a pt2 graph with the preprocessing inside; ``mlflow.pyfunc.load_model`` opens it with pickle refused. It takes
+    float64 rows [n, features] of any n, raw, in the order of ``metadata["features"]``.
 
     Raises:
-        MlflowException: MLflow refused it or cannot be reached.
+        CheckpointError, MlflowException: it cannot be read; MLflow refused it or cannot be reached.
     """
     import mlflow.pytorch
     import torch
@@ -380,54 +274,35 @@ def log_best(
 
     from raygrow.predictor import Predictor
 
-    found = client.search_logged_models(
-        [experiment_id], filter_string=f"tags.`raygrow.campaign_id` = '{tags['raygrow.campaign_id']}'"
-    )
-    for model in found:
-        if str(model.status) == "READY":
-            return str(model.model_id)
-    model = found[0] if found else client.create_logged_model(experiment_id, name, run_id, dict(tags), {}, "raygrow")
-    preprocessing = checkpoint.preprocessing
-    centre, width = np.asarray(preprocessing.mean), np.asarray(preprocessing.scale)
-    # More than one row: torch.export takes a size of 1 for a constant, and the model would refuse every other batch.
-    example = np.stack([centre, centre + width, centre - width])
-    card = Model(
-        artifact_path=model.artifact_location,
-        run_id=run_id,
-        model_id=model.model_id,
-        metadata={
-            "features": list(preprocessing.features),
-            "labels": list(preprocessing.labels),
-            "targets": list(preprocessing.targets),
-        },
-    )
-    requirements = [f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"]
+    wanted = f"tags.`raygrow.campaign_id` = '{tags['raygrow.campaign_id']}'"
+    model = next(iter(client.search_logged_models([experiment], filter_string=wanted)), None)
+    if model is not None and model.status == "READY":
+        return
+    model = model or client.create_logged_model(experiment, name, run, tags, {}, "raygrow")
+    best = store.load(tags["raygrow.checkpoint"])
+    known, centre, width = best.preprocessing, np.asarray(best.preprocessing.mean), np.asarray(best.preprocessing.scale)
+    metadata = {what: list(getattr(known, what)) for what in ("features", "labels", "targets")}
+    card = Model(model.artifact_location, run, model_id=model.model_id, metadata=metadata)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "model")
         mlflow.pytorch.save_model(
-            Predictor(checkpoint.network, preprocessing).eval(),
+            Predictor(best.network, known).eval(),
             path,
             mlflow_model=card,
-            input_example=example,
+            # More than one row: torch.export takes a size of 1 for a constant and would refuse every other batch.
+            input_example=np.stack([centre, centre + width, centre - width]),
             serialization_format="pt2",
-            pip_requirements=requirements,
+            pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"numpy=={np.__version__}"],
         )
         client.log_model_artifacts(model.model_id, path)
-    outputs = client.get_run(run_id).outputs
-    if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    if model.model_id not in [output.model_id for output in client.get_run(run).outputs.model_outputs]:
+        client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
     client.finalize_logged_model(model.model_id, "READY")
-    return str(model.model_id)
 
 
 def _check_sqlite(uri: str) -> None:
-    """Open an SQLite store's file: MLflow itself would try a broken one for minutes.
-
-    Raises:
-        OSError, sqlite3.Error: it cannot be used.
-    """
-    path = uri.removeprefix("sqlite:///").partition("?")[0]
-    if path and path != uri:
+    """Open the file of an SQLite store: MLflow itself would try a broken one for minutes."""
+    if uri.startswith("sqlite:///") and (path := uri.removeprefix("sqlite:///").partition("?")[0]):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with contextlib.closing(sqlite3.connect(path, timeout=5)) as connection:
             connection.execute("PRAGMA schema_version").fetchone()
@@ -436,17 +311,11 @@ def _check_sqlite(uri: str) -> None:
 def synchronise(ledger: Ledger, uri: str, experiment: str, artifacts: Path | None) -> None:
     """Make MLflow show everything in the ledger, now and in this thread.
 
-    Args:
-        uri: MLflow tracking URI.
-        artifacts: where files go if the experiment is created here; None leaves it to the server.
-
     Raises:
-        LedgerError: the ledger is damaged.
-        CheckpointError: the best network's checkpoint is missing or altered.
+        LedgerError, CheckpointError: the campaign folder is damaged.
         Exception: whatever MLflow raises when it refuses or cannot be reached; another call goes on from there.
     """
-    writer = _Writer(uri, experiment, artifacts, lambda: None)
-    writer.show(ledger.read(), CampaignFolder(ledger.path.parent))
+    _Writer(uri, experiment, artifacts, lambda: None).show(ledger.read(), CampaignFolder(ledger.path.parent))
 
 
 class MlflowMirror:
@@ -460,14 +329,10 @@ class MlflowMirror:
         log: told one line when the mirror first fails, and one when it could not catch up; from any thread.
     """
 
-    def __init__(
-        self, ledger: Ledger, uri: str, experiment: str, artifacts: Path | None, log: Callable[[str], None]
-    ) -> None:
-        self._ledger, self._log = ledger, log
-        self._store = (uri, experiment, artifacts)
+    def __init__(self, ledger: Ledger, uri: str, experiment: str, artifacts: Path | None, log: Log) -> None:
+        self._ledger, self._store, self._log = ledger, (uri, experiment, artifacts), log
         self._wake, self._closing, self._given_up = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="raygrow-mlflow", daemon=True)
-        self._waiting_since: float | None = None
         self._problem: str | None = None
         self._complete = self._told = False
 
@@ -479,12 +344,9 @@ class MlflowMirror:
     def poke(self) -> None:
         """Say that the ledger has grown. Returns at once."""
         self._wake.set()
-        since = self._waiting_since
-        if since is not None and time.monotonic() - since > SILENCE:
-            self._tell(f"no answer for {SILENCE:.0f} seconds")
 
     def close(self, timeout: float) -> bool:
-        """Let the mirror catch up for at most ``timeout`` seconds, then give up; ends at once where MLflow is down.
+        """Let the mirror catch up for at most ``timeout`` seconds, then give up; ends sooner where MLflow is down.
 
         Returns:
             Whether MLflow shows everything in the ledger.
@@ -497,7 +359,7 @@ class MlflowMirror:
         if not self._complete:
             reason = self._problem or f"it did not catch up within {timeout:g} seconds"
             self._log(
-                f"MLflow at {self._store[0]} does not show the whole campaign: {reason}; "
+                f"MLflow at {self._store[0]} does not show the whole campaign ({reason}); "
                 f"`raygrow resume {self._ledger.path.parent}` catches up later"
             )
         return self._complete
@@ -506,39 +368,33 @@ class MlflowMirror:
         self._problem = problem
         if not self._told and not self._closing.is_set():
             self._told = True
-            self._log(
-                f"MLflow at {self._store[0]} cannot be written: {problem}; the campaign goes on, and the mirror tries again"
-            )
+            self._log(f"MLflow at {self._store[0]} cannot be written ({problem}); the campaign goes on, retrying")
 
     def _step(self) -> None:
         if self._given_up.is_set():
-            raise _GivenUp("the mirror is closed")
-        self._waiting_since = time.monotonic()
+            raise _GivenUp
 
     def _run(self) -> None:
         writer: _Writer | None = None
-        folder = CampaignFolder(self._ledger.path.parent)
         pause = FIRST_PAUSE
-        while not self._given_up.is_set():
+        while True:
             self._wake.wait()
             self._wake.clear()
-            last = self._closing.is_set()
-            begun = time.monotonic()
+            last, begun = self._closing.is_set(), time.monotonic()
             try:
                 self._step()
                 writer = writer or _Writer(*self._store, self._step)
-                writer.show(self._ledger.read(), folder)
+                writer.show(self._ledger.read(), CampaignFolder(self._ledger.path.parent))
                 pause, self._problem, self._complete = FIRST_PAUSE, None, last
                 rest = min((time.monotonic() - begun) * (1 / SHARE_OF_TIME - 1), LONGEST_PAUSE)
             except _GivenUp:
                 return
             except Exception as error:
-                # What was shown is asked of MLflow again: a request that failed here may have been carried out there.
+                # A request that failed here may have been carried out there: a new writer asks MLflow.
                 writer = None
                 rest, pause = pause, min(2 * pause, LONGEST_PAUSE)
                 self._wake.set()
                 self._tell(" ".join(f"{type(error).__name__}: {error}".split())[:300])
-            self._waiting_since = None
             if last:
                 return
             self._closing.wait(rest)

@@ -60,7 +60,10 @@ p { margin: 0 0 12px; max-width: 76ch; }
 .pill.open { color: var(--warm); }
 .facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(158px, 1fr)); gap: 12px; margin: 24px 0 0; }
 .fact { background: var(--raised); border: 1px solid var(--rule); border-radius: 10px; padding: 12px 16px; }
-.fact b { display: block; font-size: 20px; font-weight: 650; white-space: nowrap; font-variant-numeric: tabular-nums; line-height: 1.3; }
+.fact b {
+  display: block; font-size: 20px; font-weight: 650; line-height: 1.3; white-space: nowrap;
+  font-variant-numeric: tabular-nums;
+}
 .fact span { color: var(--quiet); font-size: 13px; }
 .pair {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 28px; align-items: start;

@@ -87,7 +87,7 @@ def _node(node: LineageNode, place: tuple[float, float], radius: float, class_: 
     above = None
     if node.move is not None:
         label = f"{node.move} +{node.units}" if node.units else node.move
-        above = el("text", _short(label, 17), x=across, y=up - LARGEST - 8, text_anchor="middle")
+        above = el("text", _short(label, 17), x=across, y=up - LARGEST - 11, text_anchor="middle")
     return el(
         "g",
         el("title", words),

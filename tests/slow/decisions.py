@@ -1,31 +1,27 @@
 """Single decisions on fresh data sets: what the statistical tests of the judgement count.
 
 A decision is one member's first round. Both strategies judge the same evidence, so that a cell costs its probes once.
-Cells are cut in pieces that two processes share, with one thread each.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from raygrow.data import AbstractSource, Dataset, Raw, prepare
+from raygrow.data import AbstractSource, Raw, Teacher, prepare
 from raygrow.data.base import stream
 from raygrow.growth.initializers import Tiny
 from raygrow.growth.update import update_existing
 from raygrow.nn import Network, State, clone
 from raygrow.population.checkpoints import CheckpointStore
 from raygrow.population.member_round import MemberRound
-from raygrow.population.plan import Campaign, Facts, Growth, Member, Plan, Probe, Training
+from raygrow.population.plan import Campaign, Facts, Growth, Member, Plan, Training
 from raygrow.population.serial_pool import one_thread
 from raygrow.population.tasks import Task
 from raygrow.population.worker import Worker
@@ -34,8 +30,8 @@ from raygrow.training import Examples, Fork, ForkResult, ProbePlan, run_probe
 
 JUDGES: dict[str, AbstractStrategy] = {"mdl": Mdl(), "significance": Significance()}
 INPUTS, CLASSES = 16, 4
-TRAIN, VALIDATION, TEST = 1000, 400, 40
-PROCESSES = 2
+TRAIN, VALIDATION, TEST = 1000, 400, 100
+"""Rows of a null data set; train includes search, which the line search and the clipping constant read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +40,7 @@ class Drawn(AbstractSource):
 
     kind: str = "drawn"
     shares: tuple[float, ...] = (1 / CLASSES,) * CLASSES
+    """Probability of each class, where ``scale`` is 0."""
     scale: float = 0.0
     """Standard deviation of each logit beside the log shares; 0: labels do not depend on the inputs."""
 
@@ -75,7 +72,7 @@ class Both(AbstractStrategy):
     """Every strategy's verdict on the same evidence."""
 
     screened: bool
-    """Shortlist as ``mdl`` and ``significance`` do (they share the screen), or the best predictions, screen or no screen."""
+    """Shortlist as ``mdl`` and ``significance`` do (they share the screen); else the best predictions, whatever it says."""
     heard: list[Heard] = field(default_factory=list, compare=False)
     kind: str = "both"
 
@@ -106,80 +103,112 @@ class Decision:
         return any(one.accepted(judge) for one in self.heard)
 
 
-def member(examples: int, screened: bool = False) -> Member:
-    """A member with the shipped settings but for K, the price and the examples before its first decision."""
-    return Member(
+Arm = Literal["round", "screened", "reseeded", "resolved"]
+"""``round``: the best predictions are probed, screen or no screen; ``screened``: a round as shipped; ``reseeded``: the
+candidate is the control again, on other batches; ``resolved``: the candidate is the control with one more closed-form
+step of its weights."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table: where data sets come from, what plays the candidates, how long the control has trained."""
+
+    name: str
+    arm: Arm
+    source: AbstractSource
+    examples: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, first decision after {self.examples} examples"
+
+
+def teacher(validation: int) -> Teacher:
+    """A hidden layer is missing: noisy labels of a random network, with ``TRAIN`` and ``validation`` rows."""
+    rows = TRAIN + validation + TEST
+    return Teacher(scale=2.0, rows=rows, fractions=(TRAIN / rows, validation / rows, TEST / rows))
+
+
+def decide(cell: Cell, seed: int) -> Decision:
+    """One decision on the data set of this seed."""
+    strategy = Both(screened=cell.arm == "screened")
+    who = Member(
         name="m",
-        strategy=Both(screened),
+        strategy=strategy,
         initializer=Tiny(),
-        training=Training(examples_per_round=examples),
+        training=Training(examples_per_round=cell.examples),
         growth=Growth(candidates=4, price=0.0),
-        probe=Probe(),
     )
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        worker = _worker(Plan(data=cell.source, members=(who,), campaign=Campaign(seed=seed)), Path(folder))
+        head = worker.run(Task("start", who.name, 0))["head"]["checkpoint"]
+        task = Task("round", who.name, 1, head)
+        if cell.arm in ("round", "screened"):
+            worker.run(task)
+        else:
+            round_ = MemberRound(worker, task)
+            strategy.judge(_twins(round_, head, resolved=cell.arm == "resolved"), round_.situation, {})
+    return Decision(tuple(strategy.heard))
 
 
-def worker_of(plan: Plan, folder: Path) -> Worker:
+def campaign_of(source: AbstractSource, judge: str, seed: int, rounds: int) -> list[str]:
+    """Reasons of all accepted moves of a member with the shipped settings that never grows."""
+    who = Member(name="m", strategy=JUDGES[judge], initializer=Tiny())
+    accepted: list[str] = []
+    with tempfile.TemporaryDirectory() as folder, one_thread():
+        worker = _worker(Plan(data=source, members=(who,), campaign=Campaign(seed=seed)), Path(folder))
+        head = worker.run(Task("start", who.name, 0))["head"]["checkpoint"]
+        tests = 0
+        for round_ in range(1, rounds + 1):
+            report = worker.run(Task("round", who.name, round_, head, tests, rounds_since_growth=round_ - 1))
+            accepted += [f"round {round_}: {c['reason']}" for c in report["candidates"] if c["verdict"] == "accept"]
+            tests += bool(report["candidates"])
+            head = report["control"]["checkpoint"]
+    return accepted
+
+
+def _worker(plan: Plan, folder: Path) -> Worker:
     dataset = prepare(plan.data, plan.campaign.seed)
     facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), dataset.constant_loss())
     return Worker(plan, facts, dataset, CheckpointStore(folder))
 
 
-def first_round(source: AbstractSource, who: Member, seed: int) -> Decision:
-    """The first round of one member, as a campaign runs it."""
-    with tempfile.TemporaryDirectory() as folder:
-        worker = worker_of(Plan(data=source, members=(who,), campaign=Campaign(seed=seed)), Path(folder))
-        head = worker.run(Task("start", who.name, 0))["head"]["checkpoint"]
-        worker.run(Task("round", who.name, 1, head))
-    assert isinstance(who.strategy, Both)
-    return Decision(tuple(who.strategy.heard))
+def _twins(round_: MemberRound, head: str, resolved: bool) -> Evidence:
+    """The control of a first round beside a candidate of the same architecture, from the same start."""
+    network, state, _ = round_._train(round_.worker.load(head))
+    round_._update_existing(network)
+    twin, plan, data = clone(network), round_._probe_plan(), round_.data
+    control = _probe(round_, network, state, plan, data.validation)
+    if resolved:
+        sample = round_._statistics_examples()
+        update_existing(twin, (sample.x, sample.y), (data.search.x, data.search.y), data.loss, round_.meter)
+        candidate = _probe(round_, twin, state, plan, data.validation)
+    else:
+        other = ProbePlan(plan.examples, plan.blocks, plan.batch_size, plan.seed ^ 1)
+        # Both are to meet the validation examples in the same order, block by block.
+        back = torch.argsort(_permutation(data.validation, other))
+        same = data.validation.take(_permutation(data.validation, plan)[back])
+        candidate = _probe(round_, twin, state, other, same)
+    return Evidence(
+        Proposal("twin", "hold", "", 0, 0, 0, None, None, ()),
+        # One candidate is tested, and K = 1 asks the least of it.
+        1,
+        control.validation.losses,
+        candidate.validation.losses,
+        control.blocks,
+        candidate.blocks,
+        control.search.losses,
+        candidate.search.losses,
+        1.0,
+    )
 
 
-def twin_round(source: AbstractSource, who: Member, seed: int, resolve: bool) -> Decision:
-    """A first round whose candidate has the control's architecture.
-
-    Args:
-        resolve: the candidate takes one more closed-form step of its weights before the probe; else it is the control
-            again, on other batches.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        worker = worker_of(Plan(data=source, members=(who,), campaign=Campaign(seed=seed)), Path(folder))
-        head = worker.run(Task("start", who.name, 0))["head"]["checkpoint"]
-        round_ = MemberRound(worker, Task("round", who.name, 1, head))
-        network, state, _ = round_._train(worker.load(head))
-        round_._update_existing(network)
-        twin, plan, data = clone(network), round_._probe_plan(), worker.data
-        (control,) = _probe(round_, network, state, plan, data.validation)
-        if resolve:
-            sample = round_._statistics_examples()
-            update_existing(twin, (sample.x, sample.y), (data.search.x, data.search.y), data.loss, round_.meter)
-            (candidate,) = _probe(round_, twin, state, plan, data.validation)
-        else:
-            other = ProbePlan(plan.examples, plan.blocks, plan.batch_size, plan.seed ^ 1)
-            # Both are to meet the validation examples in the same order, block by block.
-            order = _permutation(data.validation, plan)[torch.argsort(_permutation(data.validation, other))]
-            (candidate,) = _probe(round_, twin, state, other, data.validation.take(order))
-        # A twin is one candidate: K = 1 asks the least of it.
-        proposal = Proposal("twin", "hold", "", 0, 0, 0, None, None, ())
-        evidence = Evidence(
-            proposal,
-            1,
-            control.validation.losses,
-            candidate.validation.losses,
-            control.blocks,
-            candidate.blocks,
-            control.search.losses,
-            candidate.search.losses,
-            1.0,
-        )
-        who.strategy.judge(evidence, round_.situation, {})
-    assert isinstance(who.strategy, Both)
-    return Decision(tuple(who.strategy.heard))
-
-
-def _probe(round_: MemberRound, network: Network, state: State, plan: ProbePlan, validation: Examples) -> list[ForkResult]:
+def _probe(round_: MemberRound, network: Network, state: State, plan: ProbePlan, validation: Examples) -> ForkResult:
     data = round_.data
-    return run_probe([Fork(network, state)], data.train, data.search, validation, data.loss, plan, round_.optimizer)
+    fork = Fork(network, state)
+    (result,) = run_probe([fork], data.train, data.search, validation, data.loss, plan, round_.optimizer)
+    return result
 
 
 def _permutation(validation: Examples, plan: ProbePlan) -> torch.Tensor:
+    """The order in which ``run_probe`` meets the validation examples."""
     return torch.randperm(len(validation), generator=torch.Generator().manual_seed(plan.seed))

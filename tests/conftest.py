@@ -1,0 +1,21 @@
+"""Settings every test shares."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# The result must not depend on a token file of this account, nor on another cluster, nor on a tracking server.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ.pop("RAY_ADDRESS", None)
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Bit-for-bit comparisons need the thread count that the pools set."""
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,416 @@
+"""Fit, score and probe: held against hand-written loops, scikit-learn and torch's FLOP counter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, r2_score
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from raygrow.architecture import AddNode, Architecture, Widen, forward_flops, training_flops
+from raygrow.growth.initializers import RandomInitializer
+from raygrow.nn import Extension, Network, Optimizer, OptimizerKind, OptimizerPlan, carry_state, clone, graft
+from raygrow.nn.losses import LOSSES
+from raygrow.testing import a_network, some_examples
+from raygrow.training import (
+    Examples,
+    ExampleSets,
+    Fork,
+    ForkResult,
+    ProbePlan,
+    example_order,
+    fit,
+    outputs_of,
+    run_probe,
+    score,
+)
+from raygrow.training.fit import EVALUATE_BATCH, GATHER, batches
+
+ADAM = OptimizerPlan("adam", 0.01)
+TASKS = tuple(LOSSES)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def examples(task: str, n: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Examples:
+    x, y = some_examples(task, n, seed)
+    return Examples(x.to(dtype), y if task == "classification" else y.to(dtype))
+
+
+def weights(network: Network) -> list[Tensor]:
+    return [p.detach().clone() for p in network.parameters()]
+
+
+def same(one: list[Tensor], two: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+# --- the order of examples
+
+
+@pytest.mark.parametrize(("n", "count"), [(10, 35), (10, 30), (10, 10), (10, 3), (7, 1), (1, 4)])
+def test_example_order_covers_whole_permutations(n: int, count: int) -> None:
+    order = example_order(n, count, 5)
+    assert len(order) == count
+    for start in range(0, count, n):
+        part = order[start : start + n].tolist()
+        assert len(set(part)) == len(part)
+        assert set(part) <= set(range(n))
+        if len(part) == n:
+            assert sorted(part) == list(range(n))
+    assert torch.equal(order, example_order(n, count, 5))
+    longer = example_order(n, count + n, 5)
+    assert torch.equal(longer[:count], order)
+
+
+def test_example_order_differs_by_seed_and_by_pass_and_leaves_global_state_alone() -> None:
+    before = torch.get_rng_state()
+    orders = [tuple(example_order(50, 100, seed).tolist()) for seed in range(20)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(set(orders)) == 20
+    assert all(order[:50] != order[50:] for order in orders)
+    firsts = [order[0] for order in orders]
+    assert len(set(firsts)) > 8
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 3), (9, 3), (2, 5), (GATHER + 100, 48), (2 * GATHER, 32), (5, GATHER + 1)])
+def test_batches_concatenate_to_the_order(count: int, size: int) -> None:
+    data = Examples(torch.arange(40.0)[:, None], torch.arange(40))
+    order = example_order(40, count, 3)
+    found = list(batches(data, order, size))
+    assert [len(batch) for batch in found[:-1]] == [size] * (len(found) - 1)
+    assert len(found[-1]) == (count % size or size)
+    assert len(found) == math.ceil(count / size)
+    assert torch.equal(torch.cat([batch.y for batch in found]), order)
+    assert torch.equal(torch.cat([batch.x for batch in found])[:, 0].long(), order)
+
+
+def test_examples_are_copies() -> None:
+    x, y = np.zeros((3, 2), np.float32), np.zeros(3, np.int64)
+    data = Examples.of(x, y, torch.device("cpu"))
+    data.x.add_(1.0)
+    data.y.add_(1)
+    assert not x.any()
+    assert not y.any()
+    assert data.x.dtype == torch.float32
+    assert data.take(torch.tensor([2, 0])).x.shape == (2, 2)
+
+
+# --- fit
+
+
+def by_hand(network: Network, data: Examples, task: str, order: Tensor, size: int, kind: OptimizerKind, lr: float,
+            anneal: bool) -> None:  # fmt: skip
+    """The same training with torch.optim and explicit losses."""
+    parameters = list(network.parameters())
+    optimizer: torch.optim.Optimizer
+    if kind == "adam":
+        optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
+    else:
+        optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, fused=True)
+    pieces = order.split(size)
+    for step, pick in enumerate(pieces):
+        if anneal:
+            optimizer.param_groups[0]["lr"] = lr * 0.5 * (1.0 + math.cos(math.pi * step / len(pieces)))
+        output = network(data.x[pick])
+        loss = torch.nn.CrossEntropyLoss() if task == "classification" else torch.nn.MSELoss()
+        optimizer.zero_grad()
+        loss(output, data.y[pick]).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("anneal", [False, True])
+@pytest.mark.parametrize("kind", ["adam", "sgd"])
+def test_fit_is_the_loop_written_by_hand(task: str, anneal: bool, kind: OptimizerKind) -> None:
+    data = examples(task, 300)
+    order = example_order(300, 1000, 2)
+    ours, theirs = a_network("tanh", torch.float32), a_network("tanh", torch.float32)
+    fit(ours, Optimizer(ours, OptimizerPlan(kind, 0.01), {}), data, LOSSES[task], order, 32, anneal)
+    by_hand(theirs, data, task, order, 32, kind, 0.01, anneal)
+    assert same(weights(ours), weights(theirs))
+    assert score(ours, data, LOSSES[task]).loss < score(a_network("tanh", torch.float32), data, LOSSES[task]).loss
+
+
+def test_anneal_ends_near_rate_zero() -> None:
+    rates: list[float] = []
+
+    class Watched(Optimizer):
+        def step(self, gradients: object, lr: float | None = None) -> None:
+            assert lr is not None
+            rates.append(lr)
+            super().step(gradients, lr)  # type: ignore[arg-type]
+
+    data, network = examples("classification", 100), a_network("tanh", torch.float32)
+    fit(network, Watched(network, ADAM, {}), data, LOSSES["classification"], example_order(100, 3200, 0), 16, True)
+    assert len(rates) == 200
+    assert rates[0] == 0.01
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 1e-6
+    assert sum(rates) / 200 == pytest.approx(0.005, rel=0.01)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("count", "size"), [(70, 32), (64, 16), (5, 32)])
+def test_fit_returns_the_flops_torch_counts(task: str, count: int, size: int) -> None:
+    data, network = examples(task, 50), a_network("relu", torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        flops = fit(network, Optimizer(network, ADAM, {}), data, LOSSES[task], example_order(50, count, 0), size)
+    assert flops == counter.get_total_flops() == count * training_flops(network.arch)
+
+
+def test_fit_leaves_the_data_alone() -> None:
+    data, network = examples("regression", 64), a_network("tanh", torch.float32)
+    x, y = data.x.clone(), data.y.clone()
+    fit(network, Optimizer(network, ADAM, {}), data, LOSSES["regression"], example_order(64, 128, 0), 16)
+    assert torch.equal(data.x, x)
+    assert torch.equal(data.y, y)
+
+
+# --- score
+
+
+def test_score_of_a_classifier_is_that_of_scikit_learn() -> None:
+    data, network = examples("classification", 500, dtype=torch.float64), a_network("tanh")
+    found = score(network, data, LOSSES["classification"])
+    probability = torch.softmax(network(data.x), 1).detach().numpy()
+    y = data.y.numpy()
+    assert found.loss == pytest.approx(log_loss(y, probability, labels=[0, 1, 2]), rel=1e-12)
+    assert found.metric == pytest.approx(accuracy_score(y, probability.argmax(1)), rel=1e-12)
+    np.testing.assert_allclose(found.losses, -np.log(probability[np.arange(500), y]), rtol=1e-10)
+    assert found.losses.dtype == np.float64
+    assert found.losses.shape == (500,)
+
+
+def test_score_of_a_regression_is_that_of_scikit_learn() -> None:
+    data, network = examples("regression", 500, dtype=torch.float64), a_network("tanh")
+    output = network(data.x).detach().numpy()
+    for y in (data.y, data.y * torch.tensor([1.0, 1e-3, 1e3], dtype=torch.float64)):
+        found = score(network, Examples(data.x, y), LOSSES["regression"])
+        assert found.loss == pytest.approx(mean_squared_error(y.numpy(), output), rel=1e-12)
+        assert found.metric == pytest.approx(r2_score(y.numpy(), output), rel=1e-9)
+        np.testing.assert_allclose(found.losses, ((output - y.numpy()) ** 2).mean(1), rtol=1e-10)
+
+
+def test_r2_of_a_target_that_does_not_vary_is_that_of_scikit_learn() -> None:
+    network = Network(Architecture.simplest(5, 2))
+    x = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    for level in (0.0, 0.1):
+        y = torch.stack([torch.full((20,), level), x[:, 0]], 1)
+        expected = r2_score(y.numpy(), outputs_of(network, x).numpy())
+        assert score(network, Examples(x, y), LOSSES["regression"]).metric == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_score_counts_its_flops_and_changes_nothing(task: str) -> None:
+    data, network = examples(task, EVALUATE_BATCH + 37), a_network("tanh", torch.float32)
+    before = weights(network)
+    with FlopCounterMode(display=False) as counter:
+        found = score(network, data, LOSSES[task])
+    assert found.flops == counter.get_total_flops() == len(data) * forward_flops(network.arch)
+    assert len(found.losses) == len(data)
+    assert same(before, weights(network))
+    assert not outputs_of(network, data.x).requires_grad
+    torch.testing.assert_close(outputs_of(network, data.x), network(data.x).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_example_sets_know_their_loss() -> None:
+    for task in TASKS:
+        data = examples(task, 4)
+        assert ExampleSets(task, data, data, data, data).loss is LOSSES[task]  # type: ignore[arg-type]
+
+
+# --- the probe
+
+PLAN = ProbePlan(examples=500, blocks=4, batch_size=32, seed=11)
+
+
+def splits(task: str = "classification") -> tuple[Examples, Examples, Examples]:
+    return examples(task, 400, 1), examples(task, 60, 2), examples(task, 103, 3)
+
+
+def trained_fork(widen: int = 0, task: str = "classification", seed: int = 0) -> Fork:
+    """A network with some optimiser state, perhaps with a wider h1."""
+    network = a_network("tanh", torch.float32, seed)
+    optimizer = Optimizer(network, ADAM, {})
+    fit(network, optimizer, examples(task, 200, 7), LOSSES[task], example_order(200, 320, 0), 32)
+    state = optimizer.export()
+    if not widen:
+        return Fork(network, state)
+    generator = torch.Generator().manual_seed(4)
+    arch = network.arch
+    extension = Extension(
+        {s: torch.randn(widen, arch.size(s), generator=generator) for s in arch.parents("h1")},
+        torch.randn(widen, generator=generator),
+        {t: 0.1 * torch.randn(arch.size(t), widen, generator=generator) for t in arch.children("h1")},
+    )
+    grown = graft(network, Widen("h1", widen), extension)
+    return Fork(grown, carry_state(state, grown))
+
+
+def probe(forks: list[Fork], plan: ProbePlan = PLAN, task: str = "classification", **other: Examples) -> list[ForkResult]:
+    train, search, validation = splits(task)
+    given = {"train": train, "search": search, "validation": validation, **other}
+    return run_probe(forks, given["train"], given["search"], given["validation"], LOSSES[task], plan, ADAM)
+
+
+def outcome(result: ForkResult) -> list[Tensor]:
+    """Everything a fork's probe computed, as tensors."""
+    losses = [torch.tensor(a) for a in (*result.blocks, result.validation.losses, result.search.losses)]
+    state = [value for entry in result.state.values() for value in entry.values()]
+    return [*weights(result.network), *state, *losses, torch.tensor(result.flops)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_identical_forks_have_identical_results(task: str) -> None:
+    one, two = probe([trained_fork(task=task), trained_fork(task=task)], task=task)
+    assert same(outcome(one), outcome(two))
+    assert one.finite
+    assert not same(weights(one.network), weights(trained_fork(task=task).network))
+
+
+def test_a_fork_does_not_feel_the_others() -> None:
+    alone = [probe([trained_fork(k)])[0] for k in (0, 2, 5)]
+    together = probe([trained_fork(k) for k in (0, 2, 5)])
+    turned = probe([trained_fork(k) for k in (5, 2, 0)])[::-1]
+    for a, b, c in zip(alone, together, turned, strict=True):
+        assert same(outcome(a), outcome(b))
+        assert same(outcome(a), outcome(c))
+
+
+def test_a_probe_trains_on_the_batches_of_its_seed() -> None:
+    (found,) = probe([trained_fork(2)])
+    fork = trained_fork(2)
+    optimizer = Optimizer(fork.network, ADAM, fork.state)
+    fit(fork.network, optimizer, splits()[0], LOSSES["classification"], example_order(400, 500, PLAN.seed), 32)
+    assert same(weights(found.network), weights(fork.network))
+    (other,) = probe([trained_fork(2)], replace(PLAN, seed=12))
+    assert not same(weights(found.network), weights(other.network))
+
+
+@pytest.mark.parametrize("blocks", [2, 3, 8, 16, 40])
+@pytest.mark.parametrize("count", [500, 512, 31])
+def test_blocks_do_not_change_the_training(blocks: int, count: int) -> None:
+    (one,) = probe([trained_fork()], replace(PLAN, examples=count, blocks=1))
+    (many,) = probe([trained_fork()], replace(PLAN, examples=count, blocks=blocks))
+    assert same(weights(one.network), weights(many.network))
+    assert np.array_equal(one.validation.losses, many.validation.losses)
+    assert np.array_equal(one.search.losses, many.search.losses)
+    assert len(many.blocks) == blocks
+    np.testing.assert_allclose(many.blocks[-1], many.validation.losses[-len(many.blocks[-1]) :], rtol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [1, 4, 7, 103])
+def test_blocks_cover_validation_exactly_once(blocks: int) -> None:
+    """Every validation row has a target of its own, so that its loss under a network that cannot move names it."""
+    network = Network(Architecture.simplest(1, 1))
+    rows = 103
+    validation = Examples(torch.zeros(rows, 1), torch.arange(rows, dtype=torch.float32)[:, None])
+    still = Examples(torch.zeros(10, 1), torch.zeros(10, 1))
+    plan = ProbePlan(50, blocks, 10, 3)
+    (result,) = run_probe([Fork(network, {})], still, still, validation, LOSSES["regression"], plan, ADAM)
+    seen = np.sqrt(np.concatenate(result.blocks)).round().astype(int)
+    assert sorted(seen) == list(range(rows))
+    assert np.array_equal(seen, np.sqrt(result.validation.losses).round().astype(int))
+    assert not np.array_equal(seen, np.arange(rows))
+    sizes = [len(block) for block in result.blocks]
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == blocks
+    assert len(result.search.losses) == 10
+
+
+def test_fewer_validation_rows_than_blocks_still_cover_each_once() -> None:
+    few = splits()[2].take(torch.arange(3))
+    (result,) = probe([trained_fork()], replace(PLAN, blocks=8), validation=few)
+    assert sum(len(block) for block in result.blocks) == 3
+    assert all(len(block) for block in result.blocks)
+
+
+def test_block_b_is_scored_after_segment_b() -> None:
+    """Against separate, shorter trainings: 16 batches in 4 segments of 4 batches."""
+    plan = replace(PLAN, examples=512)
+    (result,) = probe([trained_fork()], plan)
+    validation = splits()[2]
+    permuted = validation.take(torch.randperm(103, generator=torch.Generator().manual_seed(plan.seed)))
+    first = 0
+    for b, losses in enumerate(result.blocks, start=1):
+        fork = trained_fork()
+        order = example_order(400, 512, plan.seed)[: 128 * b]
+        fit(fork.network, Optimizer(fork.network, ADAM, fork.state), splits()[0], LOSSES["classification"], order, 32)
+        block = permuted.take(torch.arange(first, first + len(losses)))
+        np.testing.assert_array_equal(score(fork.network, block, LOSSES["classification"]).losses, losses)
+        first += len(losses)
+    assert first == 103
+
+
+def test_held_out_examples_never_change_the_weights() -> None:
+    train, search, validation = splits()
+    (honest,) = probe([trained_fork(2)])
+    for name, split in (("search", search), ("validation", validation)):
+        turned = Examples(split.x, split.y.flip(0))
+        (other,) = probe([trained_fork(2)], **{name: turned})
+        assert same(weights(honest.network), weights(other.network))
+        assert same(
+            [v for e in honest.state.values() for v in e.values()], [v for e in other.state.values() for v in e.values()]
+        )
+        changed = getattr(other, name).losses
+        assert not np.array_equal(getattr(honest, name).losses, changed)
+    (other,) = probe([trained_fork(2)], train=Examples(train.x, train.y.flip(0)))
+    assert not same(weights(honest.network), weights(other.network))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_probe_flops_are_those_torch_counts(task: str) -> None:
+    for fork in (trained_fork(task=task), trained_fork(3, task)):
+        with FlopCounterMode(display=False) as counter:
+            (result,) = probe([fork], task=task)
+        forward = forward_flops(fork.network.arch)
+        assert result.flops == counter.get_total_flops()
+        assert result.flops == 500 * training_flops(fork.network.arch) + (103 + 103 + 60) * forward
+
+
+def test_state_after_a_probe_goes_on_where_it_stopped() -> None:
+    (half,) = probe([trained_fork()], replace(PLAN, examples=256))
+    order = example_order(400, 512, PLAN.seed)
+    going_on = clone(half.network)
+    fit(going_on, Optimizer(going_on, ADAM, half.state), splits()[0], LOSSES["classification"], order[256:], 32)
+    (whole,) = probe([trained_fork()], replace(PLAN, examples=512))
+    assert same(weights(going_on), weights(whole.network))
+
+
+def test_a_diverged_fork_is_not_finite() -> None:
+    train, search, validation = splits("regression")
+    fork = trained_fork(task="regression")
+    wild = OptimizerPlan("sgd", 1e6)
+    control, broken = (
+        run_probe([Fork(clone(fork.network), {})], train, search, validation, LOSSES["regression"], PLAN, plan)[0]
+        for plan in (ADAM, wild)
+    )
+    assert control.finite
+    assert not broken.finite
+
+
+def test_a_function_preserving_fork_begins_level_with_its_control() -> None:
+    """With a zero rate nothing moves: both arms keep equal losses, whatever was added."""
+    assert RandomInitializer().preserves_function("tanh")
+    control = trained_fork()
+    move = AddNode(("input",), ("output",), 4, "tanh")
+    generator = torch.Generator().manual_seed(0)
+    new = Extension({"input": torch.randn(4, 5, generator=generator)}, torch.zeros(4), {"output": torch.zeros(3, 4)})
+    grown = graft(control.network, move, new)
+    forks = [control, Fork(grown, carry_state(control.state, grown))]
+    one, two = run_probe(forks, *splits(), LOSSES["classification"], PLAN, OptimizerPlan("adam", 0.0))
+    assert np.array_equal(one.validation.losses, two.validation.losses)
+    assert two.flops > one.flops

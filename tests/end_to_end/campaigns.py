@@ -1,0 +1,126 @@
+"""A small campaign that grows, and how to compare what two runs of it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+SMALL: dict[str, Any] = {
+    "campaign": {"name": "small", "rounds": 3},
+    "data": {"kind": "teacher", "rows": 1500},
+    "training": {"examples_per_round": 600, "final_examples": 1000},
+    "growth": {"units": [2, 4], "price": 0.0, "statistics_examples": 400},
+    "probe": {"examples": 600, "blocks": 4},
+    "members": [
+        {"name": "mdl", "strategy": {"kind": "mdl"}},
+        {"name": "significance", "strategy": {"kind": "significance"}},
+        {"name": "periodic", "strategy": {"kind": "periodic", "units": 4}},
+    ],
+    "selection": {"kind": "independent"},
+    "pool": {"kind": "serial"},
+}
+
+
+def moves_without_times(folder: Path) -> list[dict[str, Any]]:
+    """Rows of moves.parquet but for what a clock wrote."""
+    return [
+        {key: value for key, value in row.items() if key != "seconds"}
+        for row in pq.read_table(folder / "moves.parquet").to_pylist()
+    ]
+
+
+def summary_without_times(folder: Path) -> dict[str, Any]:
+    """summary.json but for what a clock wrote."""
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    found.pop("wall_seconds")
+    return found
+
+
+def same_outcome(one: Path, two: Path) -> None:
+    """Both folders hold the same decisions, losses and weights, bit for bit (checkpoints are named by their content)."""
+    assert moves_without_times(one) == moves_without_times(two)
+    assert summary_without_times(one) == summary_without_times(two)
+
+
+def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
+    """The command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "raygrow.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        start_new_session=True,
+    )
+
+
+def run_to_end(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line and wait."""
+    process = start(*arguments, **environment)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+STOP_AT = """
+import os, signal, sys
+{patch}
+from raygrow.cli import main
+main(sys.argv[1:])
+"""
+
+
+def run_until(patch: str, *arguments: str | Path) -> int:
+    """Run the command line in a process that a patch stops at a chosen moment; its return code."""
+    process = subprocess.run(
+        [sys.executable, "-c", STOP_AT.format(patch=patch), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        start_new_session=True,
+    )
+    return process.returncode
+
+
+def kill_after(count: int, name: str, module: str, owner: str) -> str:
+    """A patch that sends SIGKILL to its own process on the n-th call of a method, after half of its work was done."""
+    return f"""
+import {module} as module
+calls = 0
+original = module.{owner}.{name}
+def counted(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == {count}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*args, **kwargs)
+module.{owner}.{name} = counted
+"""
+
+
+def events(folder: Path) -> Iterator[dict[str, Any]]:
+    """Events of the ledger."""
+    for line in (folder / "events.jsonl").read_text().splitlines():
+        yield json.loads(line)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Poll until the condition holds or the process ends."""
+    import select
+
+    while process.poll() is None and not condition():
+        select.select([], [], [], 0.05)
+
+
+def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[int, str]:
+    """Send a signal and wait; the return code and standard error."""
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
