@@ -29,6 +29,7 @@ from raygrow.population.tasks import Pool
 from raygrow.progress import Progress
 
 if TYPE_CHECKING:
+    from raygrow.adapters.mlflow_mirror import MlflowMirror
     from raygrow.predictor import Predictor
 
 PACKAGES = ("raygrow", "torch", "numpy", "ray", "mlflow", "pyarrow")
@@ -258,10 +259,23 @@ def _write_derived(folder: CampaignFolder, coordinator: Coordinator) -> Result:
     return Result(folder.root, summary(coordinator, events))
 
 
-def _mirror(folder: CampaignFolder, coordinator: Coordinator, log: Callable[[str], None]) -> Any:
+class _NoMirror:
+    """Stands in for the mirror of a campaign without tracking."""
+
+    def start(self) -> None: ...
+
+    def poke(self) -> None: ...
+
+    def close(self, timeout: float) -> bool:
+        return True
+
+
+def _mirror(folder: CampaignFolder, coordinator: Coordinator, log: Callable[[str], None]) -> MlflowMirror | _NoMirror:
+    tracking = coordinator.plan.tracking
+    if not tracking.enabled:
+        return _NoMirror()
     from raygrow.adapters.mlflow_mirror import MlflowMirror
 
-    tracking = coordinator.plan.tracking
     root = folder.root.resolve()
     if tracking.uri is None:
         return MlflowMirror(folder.ledger, f"sqlite:///{root}/mlflow.db", tracking.experiment, root / "mlartifacts", log)

@@ -134,22 +134,22 @@ def validate(config: Path, assignments: tuple[str, ...]) -> None:
 @main.command()
 @DIR
 @click.option("--member", help="Only this member.")
-@click.option("--format", "form", type=click.Choice(["tree", "json"]), default="tree", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["tree", "json", "svg", "dot"]), default="tree", show_default=True,
+    help="tree for people, json for scripts, svg for a page, dot for Graphviz.",
+)  # fmt: skip
 @_guarded
 def lineage(folder: Path, member: str | None, form: str) -> None:
     """Show which architecture came from which, by which move, at what gain and price."""
-    from raygrow.errors import Refused
     from raygrow.population.folder import CampaignFolder
     from raygrow.population.lineage import lineage as read_lineage
-    from raygrow.report import lineage_json, lineage_text
+    from raygrow.report import lineage_dot, lineage_json, lineage_svg, lineage_text
 
     home = CampaignFolder(folder)
     home.refuse_if_absent()
     nodes = read_lineage(home.ledger.read())
-    names = list(dict.fromkeys(node.member for node in nodes))
-    if member is not None and member not in names:
-        raise Refused(f"--member {member}: no such member; members: {', '.join(names) or 'none yet'}")
-    click.echo(json.dumps(lineage_json(nodes, member), indent=2) if form == "json" else lineage_text(nodes, member))
+    draw = {"tree": lineage_text, "svg": lineage_svg, "dot": lineage_dot}
+    click.echo(json.dumps(lineage_json(nodes, member), indent=2) if form == "json" else draw[form](nodes, member))
 
 
 @main.command()

@@ -72,6 +72,13 @@ class Raw:
         if self.split is not None and (unknown := set(self.split.tolist()) - {"train", "validation", "test"}):
             raise ValueError(f"split must hold train, validation and test only, got {sorted(map(str, unknown))[0]!r}")
 
+    @property
+    def place(self) -> str:
+        """What messages about the whole call it: the file, the first of several files, or the name of the data set."""
+        if not self.parts:
+            return self.name
+        return self.parts[0][0] if len(self.parts) == 1 else f"{self.parts[0][0]} and {len(self.parts) - 1} more"
+
     def where(self, row: int) -> str:
         """Name a row for a message: the file and its 0-based row there, or the data set and the row."""
         offset = row

@@ -40,7 +40,7 @@ def prepare(source: AbstractSource, campaign_seed: int) -> Dataset:
         if len(rows[name]) < 2:
             held = ", ".join(f"{split} {len(rows[split])}" for split in SPLITS)
             cure = "add rows or change data.fractions" if raw.split is None else "add rows to it in the split column"
-            raise DataError(f"{raw.name}: each split needs at least 2 rows, {name} has too few ({held}): {cure}")
+            raise DataError(f"{raw.place}: each split needs at least 2 rows, {name} has too few ({held}): {cure}")
     preprocessing = _fit(raw, rows["train"], labels, source.standardize)
     if not source.standardize:
         _check_float32(raw)
@@ -61,7 +61,7 @@ def prepare(source: AbstractSource, campaign_seed: int) -> Dataset:
 def _check_finite(raw: Raw) -> None:
     """Refuse anything that is not a finite number; files are checked while they are read, generators here."""
     if not raw.features or not len(raw.x):
-        raise DataError(f"{raw.name}: at least one feature and one row are needed, got {raw.x.shape}: check the source")
+        raise DataError(f"{raw.place}: at least one feature and one row are needed, got {raw.x.shape}: check the source")
     columns = [(raw.features, raw.x)] + ([(raw.targets, raw.y)] if raw.task == "regression" else [])
     for names, values in columns:
         bad = np.argwhere(~np.isfinite(values))
@@ -89,7 +89,7 @@ def _classes(raw: Raw) -> tuple[tuple[Label, ...], NDArray[np.int64]]:
     labels: tuple[Label, ...] = tuple(distinct.tolist())
     if len(labels) < 2:
         raise DataError(
-            f"{raw.name}: a classification needs at least 2 classes, column {raw.targets[0]!r} holds "
+            f"{raw.place}: a classification needs at least 2 classes, column {raw.targets[0]!r} holds "
             f"only {labels[0]!r}: choose another label"
         )
     return labels, index.astype(np.int64).reshape(-1)
@@ -178,7 +178,7 @@ def _fit(raw: Raw, train: Rows, labels: tuple[Label, ...], standardize: bool) ->
         for name, deviation in zip(targets, target_scale, strict=True):
             if deviation == 0.0:
                 raise DataError(
-                    f"{raw.name}: target {name!r} does not vary on the training rows: choose another target or split"
+                    f"{raw.place}: target {name!r} does not vary on the training rows: choose another target or split"
                 )
     return Preprocessing(
         task=raw.task,
@@ -219,7 +219,7 @@ def _warnings(raw: Raw, train: Rows, labels: tuple[Label, ...], y: Array) -> tup
     constant = np.flatnonzero(values.max(axis=0) == values.min(axis=0))
     if len(constant):
         found.append(f"constant on train: {_some([repr(raw.features[i]) for i in constant], 'feature', 'features')}")
-    return tuple(f"{raw.name}: {warning}" for warning in found)
+    return tuple(f"{raw.place}: {warning}" for warning in found)
 
 
 def _some(names: list[str], one: str, many: str) -> str:

@@ -230,6 +230,8 @@ class CheckpointPlan(Section):
 class Tracking(Section):
     """Where MLflow shows the lineage."""
 
+    enabled: bool = True
+    """false: no MLflow at all; the ledger has everything."""
     uri: str | None = None
     """MLflow tracking URI; null: a SQLite store in the campaign's folder."""
     experiment: str = "raygrow"

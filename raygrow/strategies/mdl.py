@@ -57,7 +57,7 @@ class Mdl(AbstractStrategy):
     kind: Literal["mdl"] = "mdl"
     alpha: float = 0.05
     """Chance of ever accepting a useless move, spent over the rounds; in (0, 1)."""
-    screen: float = 0.1
+    screen: float = 0.3
     """False discovery rate of the predictions that reach a probe; in (0, 1)."""
 
     def __post_init__(self) -> None:

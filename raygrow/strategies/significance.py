@@ -24,16 +24,19 @@ from raygrow.strategies.base import (
 from raygrow.strategies.screen import initial_state, learn, screened
 
 
-def log_wealth(x: Losses) -> Losses:
-    """Running log wealth of a bettor on values in [-1, 1] with mean at most 0 under the null (growth_math 4b).
+STAKES = np.arange(1, 33) / 64.0
+"""Fractions of the wealth that are staked, up to a half."""
 
-    The stake on example i is clip(mean / second moment of the earlier ones, 0, 1/2), so the wealth is a test
-    supermartingale (Waudby-Smith and Ramdas, JRSS B 2024).
+
+def log_wealth(x: Losses) -> Losses:
+    """Running log wealth of betting on values in [-1, 1] whose mean is at most 0 under the null.
+
+    The wealth is spread evenly over constant stakes in (0, 1/2], each a test supermartingale, so their mean is one too
+    (Waudby-Smith and Ramdas, JRSS B 2024, section 4). A stake learned from the earlier values (growth_math 4b) needs
+    no grid but loses 4 to 5 points of power on probes of a thousand examples.
     """
-    earlier = np.concatenate([[0.0], np.cumsum(x)[:-1]])
-    squares = np.concatenate([[0.0], np.cumsum(x * x)[:-1]])
-    stake = np.clip(np.divide(earlier, squares, out=np.zeros_like(x), where=squares > 0), 0.0, 0.5)
-    return np.asarray(np.cumsum(np.log1p(stake * x)), dtype=np.float64)
+    paths = np.cumsum(np.log1p(np.outer(x, STAKES)), axis=0)
+    return np.asarray(np.logaddexp.reduce(paths, axis=1) - math.log(len(STAKES)), dtype=np.float64)
 
 
 @final
@@ -48,7 +51,7 @@ class Significance(AbstractStrategy):
     kind: Literal["significance"] = "significance"
     alpha: float = 0.05
     """Chance of ever accepting a useless move, spent over the rounds; in (0, 1)."""
-    screen: float = 0.1
+    screen: float = 0.3
     """False discovery rate of the predictions that reach a probe; in (0, 1)."""
     clip_quantile: float = 0.99
     """Quantile of |loss difference| on ``search`` at which differences are clipped; in (0, 1]."""

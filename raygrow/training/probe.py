@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from raygrow.nn import Network, Optimizer, OptimizerPlan, State
 from raygrow.nn.losses import AbstractLoss
-from raygrow.training.fit import Examples, Score, example_order, fit, score
+from raygrow.training.fit import Examples, Score, WeightAverage, example_order, fit, score
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class ForkResult:
     """What one fork did.
 
     Attributes:
-        network, state: after the probe.
+        network: the average of the fork's weights over its last steps, which is what every loss here is of.
+        state: of the optimiser after the probe.
         blocks: losses of block b after segment b.
         validation: all of validation after the last segment, in the probe's permuted order.
         search: the search examples after the last segment.
@@ -100,19 +101,20 @@ def _run_fork(
     edges: NDArray[np.int_],
 ) -> ForkResult:
     optimizer = Optimizer(fork.network, optimizer_plan, fork.state)
+    average = WeightAverage(fork.network)
     flops = 0
     blocks: list[NDArray[np.float64]] = []
     for b in range(plan.blocks):
-        flops += fit(fork.network, optimizer, train, loss, order[cuts[b] : cuts[b + 1]], plan.batch_size)
+        flops += fit(fork.network, optimizer, train, loss, order[cuts[b] : cuts[b + 1]], plan.batch_size, average=average)
         block = Examples(validation.x[edges[b] : edges[b + 1]], validation.y[edges[b] : edges[b + 1]])
         if len(block):
-            scored = score(fork.network, block, loss)
+            scored = score(average.network, block, loss)
             flops += scored.flops
             blocks.append(scored.losses)
-    whole = score(fork.network, validation, loss)
-    on_search = score(fork.network, search, loss)
+    whole = score(average.network, validation, loss)
+    on_search = score(average.network, search, loss)
     return ForkResult(
-        fork.network,
+        average.network,
         optimizer.export(),
         tuple(blocks),
         whole,

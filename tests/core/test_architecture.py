@@ -7,7 +7,7 @@ import json
 import pickle
 from collections.abc import Callable, Sequence
 
-import networkx as nx
+import networkx as nx  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 import torch
@@ -175,26 +175,26 @@ def test_order_ancestors_and_depth_are_those_of_networkx(arch: Architecture) -> 
         assert set(arch.children(name)) == set(graph.successors(name))
 
 
-I, H1, H2, O = (Node(name, 2, "tanh" if name[0] == "h" else "identity") for name in (INPUT, "h1", "h2", OUTPUT))
+START, H1, H2, END = (Node(name, 2, "tanh" if name[0] == "h" else "identity") for name in (INPUT, "h1", "h2", OUTPUT))
 THROUGH = (Edge(INPUT, "h1"), Edge("h1", OUTPUT))
 
 
 @pytest.mark.parametrize(
     ("nodes", "edges", "named"),
     [
-        ((I, H1, H2, O), (*THROUGH, Edge("h1", "h2"), Edge("h2", "h1")), ("h1", "h2")),
-        ((I, H1, O), (*THROUGH, Edge("h1", "h1")), ("h1",)),
-        ((I, H1, O), (*THROUGH, Edge("h7", OUTPUT)), ("h7",)),
-        ((I, H1, O), (*THROUGH, Edge(INPUT, "h8")), ("h8",)),
-        ((I, H1, H2, O), (*THROUGH, Edge(INPUT, "h2")), ("h2",)),
-        ((I, H1, H2, O), (*THROUGH, Edge("h2", OUTPUT)), ("h2",)),
-        ((I, H1, H2, O), THROUGH, ("h2",)),
-        ((I, H1, H1, O), THROUGH, ("h1",)),
-        ((I, O), (Edge(OUTPUT, INPUT),), (INPUT, OUTPUT)),
-        ((I, H1, O), (*THROUGH, Edge("h1", INPUT)), ("h1", INPUT)),
-        ((I, H1, O), (*THROUGH, Edge(OUTPUT, "h1")), ("h1", OUTPUT)),
-        ((H1, O), (Edge("h1", OUTPUT),), ("h1",)),
-        ((O, H1, I), THROUGH, (INPUT, OUTPUT)),
+        ((START, H1, H2, END), (*THROUGH, Edge("h1", "h2"), Edge("h2", "h1")), ("h1", "h2")),
+        ((START, H1, END), (*THROUGH, Edge("h1", "h1")), ("h1",)),
+        ((START, H1, END), (*THROUGH, Edge("h7", OUTPUT)), ("h7",)),
+        ((START, H1, END), (*THROUGH, Edge(INPUT, "h8")), ("h8",)),
+        ((START, H1, H2, END), (*THROUGH, Edge(INPUT, "h2")), ("h2",)),
+        ((START, H1, H2, END), (*THROUGH, Edge("h2", OUTPUT)), ("h2",)),
+        ((START, H1, H2, END), THROUGH, ("h2",)),
+        ((START, H1, H1, END), THROUGH, ("h1",)),
+        ((START, END), (Edge(OUTPUT, INPUT),), (INPUT, OUTPUT)),
+        ((START, H1, END), (*THROUGH, Edge("h1", INPUT)), ("h1", INPUT)),
+        ((START, H1, END), (*THROUGH, Edge(OUTPUT, "h1")), ("h1", OUTPUT)),
+        ((H1, END), (Edge("h1", OUTPUT),), ("h1",)),
+        ((END, H1, START), THROUGH, (INPUT, OUTPUT)),
         ((), (), (INPUT, OUTPUT)),
     ],
 )
@@ -270,7 +270,7 @@ def test_legal_moves_stay_within_the_budgets(arch: Architecture) -> None:
     assert legal_moves(arch, kinds=KINDS, units=(1,), activation="tanh", max_flops=forward_flops(arch)) == ()
 
 
-@pytest.mark.parametrize("arch", (LINEAR, chain(3, 2, 2, 2), a_network("tanh").arch, random_dag(1)))
+@pytest.mark.parametrize("arch", [LINEAR, chain(3, 2, 2, 2), a_network("tanh").arch, random_dag(1)])
 def test_a_node_between_any_sets_is_legal_iff_the_graph_stays_acyclic(arch: Architecture) -> None:
     names = [node.name for node in arch.nodes][:5]
     subsets = [s for size in range(1, len(names) + 1) for s in itertools.combinations(names, size)]
@@ -353,7 +353,7 @@ def test_new_nodes_get_the_next_name_and_keep_the_old_ones() -> None:
 
 def test_hold_changes_nothing() -> None:
     for arch in SEVERAL:
-        hold = Hold()
+        hold: AbstractMove = Hold()
         assert hold.apply(arch) == arch
         assert hold.place(arch) is None
         assert hold.units == 0

@@ -446,10 +446,15 @@ def mine() -> Iterator[str]:
 @pytest.mark.parametrize("name", ["Plain", "Named"])
 def test_a_class_named_in_the_file_is_used_and_found_again_on_resume(mine: str, name: str) -> None:
     kind = f"{mine}:{name}"
-    plan = load_plan(with_member(strategy={"kind": kind, "level": 0.25}))
+    plan = load_plan(with_member(name="m", strategy={"kind": kind, "level": 0.25}))
     assert type(plan.members[0].strategy).__name__ == name
     assert plan.members[0].strategy == {"Plain": Plain, "Named": Named}[name](level=0.25)
     assert round_trip(plan) == plan
+
+
+def test_a_member_of_a_user_s_class_has_a_name_without_being_given_one(mine: str) -> None:
+    plan = load_plan(with_member(strategy={"kind": f"{mine}:Plain"}))
+    assert re.fullmatch(r"[\w.-]+", plan.members[0].name)
 
 
 def test_an_object_given_in_python_is_used_as_it_is_and_found_again(mine: str) -> None:
@@ -463,7 +468,7 @@ def test_an_object_given_in_python_is_used_as_it_is_and_found_again(mine: str) -
 
 def test_numbers_of_a_user_s_class_are_numbers_too(mine: str) -> None:
     raw = yaml.safe_load(f"{{kind: '{mine}:Plain', level: 1e-3}}")
-    plan = load_plan(with_member(strategy=raw))
+    plan = load_plan(with_member(name="m", strategy=raw))
     assert plan.members[0].strategy == Plain(level=1e-3)
 
 

@@ -114,8 +114,8 @@ def test_facts_of_activations(name: str) -> None:
     (slope,) = torch.autograd.grad(function(zero + 0.0).sum(), zero)
     assert float(slope) == pytest.approx(facts.slope_at_zero, abs=1e-15)
     step = 1e-6
-    sides = [float(function(torch.tensor([s * step], dtype=torch.float64)) - facts.at_zero) / (s * step) for s in (1, -1)]
-    assert sum(sides) / 2 == pytest.approx(facts.gain_at_zero, abs=1e-5)
+    below, above = function(torch.tensor([-step, step], dtype=torch.float64)).tolist()
+    assert (above - below) / (2 * step) == pytest.approx(facts.gain_at_zero, abs=1e-5)
     z = torch.linspace(-3, 3, 13, dtype=torch.float64)
     assert torch.allclose(function(-z), -function(z)) == facts.odd
     torch.testing.assert_close(function(z), act(name, z))
@@ -193,7 +193,7 @@ def an_extension(arch: Architecture, move: AbstractMove, seed: int = 9) -> Exten
     )
 
 
-@pytest.mark.parametrize("move", (*SOME_MOVES, Hold()), ids=lambda move: move.key)
+@pytest.mark.parametrize("move", [*SOME_MOVES, Hold()], ids=lambda move: move.key)
 @pytest.mark.parametrize("activation", ["tanh", "softplus"])
 def test_a_grafted_network_adds_the_new_units_to_the_old(move: AbstractMove, activation: str) -> None:
     if isinstance(move, AddNode):
@@ -239,12 +239,9 @@ def misfits(arch: Architecture, move: AbstractMove) -> Iterator[tuple[str, Exten
         yield f"fan-in of {source} too narrow", replace(good, fan_in={**good.fan_in, source: block[:, :-1]})
         yield f"fan-in of {source} short of a unit", replace(good, fan_in={**good.fan_in, source: block[:-1]})
         yield f"fan-in of {source} would broadcast", replace(good, fan_in={**good.fan_in, source: block[:1]})
-        yield f"no fan-in of {source}", replace(good, fan_in={s: b for s, b in good.fan_in.items() if s != source})
     for target, block in good.fan_out.items():
         yield f"fan-out to {target} too long", replace(good, fan_out={**good.fan_out, target: block.repeat(2, 1)})
-        yield f"fan-out to {target} transposed twice", replace(good, fan_out={**good.fan_out, target: block[:, :-1]})
-        yield f"no fan-out to {target}", replace(good, fan_out={t: b for t, b in good.fan_out.items() if t != target})
-    yield "fan-in of a stranger", replace(good, fan_in={**good.fan_in, "h9": next(iter(good.fan_in.values()))})
+        yield f"fan-out to {target} short of a unit", replace(good, fan_out={**good.fan_out, target: block[:, :-1]})
 
 
 MISFITS = [
@@ -259,6 +256,27 @@ def test_an_extension_that_does_not_fit_is_refused(move: AbstractMove, extension
     network = a_network("tanh")
     with pytest.raises(MoveError):
         graft(network, move, extension)
+
+
+def test_an_extension_without_one_of_its_blocks_is_refused() -> None:
+    """A missing block would leave zeros without a word."""
+    network = a_network("tanh")
+    for move in (move for move in SOME_MOVES if move.units):
+        good = an_extension(network.arch, move)
+        for source in good.fan_in:
+            with pytest.raises(MoveError, match=source):
+                graft(network, move, replace(good, fan_in={s: b for s, b in good.fan_in.items() if s != source}))
+        for target in good.fan_out:
+            with pytest.raises(MoveError, match=target):
+                graft(network, move, replace(good, fan_out={t: b for t, b in good.fan_out.items() if t != target}))
+
+
+def test_an_extension_that_reads_a_stranger_is_refused() -> None:
+    network = a_network("tanh")
+    for move in (move for move in SOME_MOVES if move.units):
+        good = an_extension(network.arch, move)
+        with pytest.raises(MoveError, match="h9"):
+            graft(network, move, replace(good, fan_in={**good.fan_in, "h9": next(iter(good.fan_in.values()))}))
 
 
 def test_an_illegal_graft_is_refused() -> None:
@@ -454,7 +472,7 @@ def test_new_entries_of_a_trained_network_do_not_overshoot() -> None:
 def test_the_naive_overshoot_is_the_closed_form() -> None:
     """Constant gradient, naive padding: (1 - b1^t) / sqrt(1 - b2^t), 6.57 at t = 12; carried stays below 1."""
     arch = Architecture((Node(INPUT, 1, "identity"), Node(OUTPUT, 1, "identity")), (Edge(INPUT, OUTPUT),))
-    for fill, expected in ((0.0, lambda t: (1 - 0.9**t) / math.sqrt(1 - 0.999**t)), (1.0, lambda t: 1 - 0.9**t)):
+    for fill in (0.0, 1.0):
         network = Network(arch, torch.float64)
         state = {
             name: {
@@ -465,7 +483,8 @@ def test_the_naive_overshoot_is_the_closed_form() -> None:
         }  # fmt: skip
         optimizer = Optimizer(network, OptimizerPlan("adam", 1.0), state)
         for t in range(1, 31):
+            expected = (1 - 0.9**t) / (1.0 if fill else math.sqrt(1 - 0.999**t))
             before = clone(network)
             optimizer.step([torch.ones_like(p) for p in network.parameters()])
             for new, old in zip(network.parameters(), before.parameters(), strict=True):
-                assert float(old.detach() - new.detach()) == pytest.approx(expected(t), rel=1e-5)
+                assert float(old.detach() - new.detach()) == pytest.approx(expected, rel=1e-5)

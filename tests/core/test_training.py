@@ -85,7 +85,9 @@ def test_example_order_differs_by_seed_and_by_pass_and_leaves_global_state_alone
     assert len(set(firsts)) > 8
 
 
-@pytest.mark.parametrize(("count", "size"), [(10, 3), (9, 3), (2, 5), (GATHER + 100, 48), (2 * GATHER, 32), (5, GATHER + 1)])
+@pytest.mark.parametrize(
+    ("count", "size"), [(10, 3), (9, 3), (2, 5), (GATHER + 100, 48), (2 * GATHER, 32), (5, GATHER + 1)]
+)
 def test_batches_concatenate_to_the_order(count: int, size: int) -> None:
     data = Examples(torch.arange(40.0)[:, None], torch.arange(40))
     order = example_order(40, count, 3)
@@ -120,7 +122,7 @@ def by_hand(network: Network, data: Examples, task: str, order: Tensor, size: in
         optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
     else:
         optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, fused=True)
-    pieces = order.split(size)
+    pieces = torch.split(order, size)
     for step, pick in enumerate(pieces):
         if anneal:
             optimizer.param_groups[0]["lr"] = lr * 0.5 * (1.0 + math.cos(math.pi * step / len(pieces)))
@@ -209,7 +211,7 @@ def test_r2_of_a_target_that_does_not_vary_is_that_of_scikit_learn() -> None:
     x = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
     for level in (0.0, 0.1):
         y = torch.stack([torch.full((20,), level), x[:, 0]], 1)
-        expected = r2_score(y.numpy(), outputs_of(network, x).numpy())
+        expected = r2_score(y.double().numpy(), outputs_of(network, x).double().numpy())
         assert score(network, Examples(x, y), LOSSES["regression"]).metric == pytest.approx(expected)
 
 
@@ -260,7 +262,9 @@ def trained_fork(widen: int = 0, task: str = "classification", seed: int = 0) ->
     return Fork(grown, carry_state(state, grown))
 
 
-def probe(forks: list[Fork], plan: ProbePlan = PLAN, task: str = "classification", **other: Examples) -> list[ForkResult]:
+def probe(
+    forks: list[Fork], plan: ProbePlan = PLAN, task: str = "classification", **other: Examples
+) -> list[ForkResult]:
     train, search, validation = splits(task)
     given = {"train": train, "search": search, "validation": validation, **other}
     return run_probe(forks, given["train"], given["search"], given["validation"], LOSSES[task], plan, ADAM)
@@ -350,7 +354,9 @@ def test_block_b_is_scored_after_segment_b() -> None:
         order = example_order(400, 512, plan.seed)[: 128 * b]
         fit(fork.network, Optimizer(fork.network, ADAM, fork.state), splits()[0], LOSSES["classification"], order, 32)
         block = permuted.take(torch.arange(first, first + len(losses)))
-        np.testing.assert_array_equal(score(fork.network, block, LOSSES["classification"]).losses, losses)
+        separate = score(fork.network, block, LOSSES["classification"]).losses
+        # Where a block begins in memory shows in the last bit of float32.
+        np.testing.assert_allclose(separate, losses, rtol=1e-5)
         first += len(losses)
     assert first == 103
 
@@ -360,11 +366,9 @@ def test_held_out_examples_never_change_the_weights() -> None:
     (honest,) = probe([trained_fork(2)])
     for name, split in (("search", search), ("validation", validation)):
         turned = Examples(split.x, split.y.flip(0))
-        (other,) = probe([trained_fork(2)], **{name: turned})
+        (other,) = probe([trained_fork(2)], search=turned) if name == "search" else probe([trained_fork(2)], validation=turned)
         assert same(weights(honest.network), weights(other.network))
-        assert same(
-            [v for e in honest.state.values() for v in e.values()], [v for e in other.state.values() for v in e.values()]
-        )
+        assert same(*([v for entry in r.state.values() for v in entry.values()] for r in (honest, other)))
         changed = getattr(other, name).losses
         assert not np.array_equal(getattr(honest, name).losses, changed)
     (other,) = probe([trained_fork(2)], train=Examples(train.x, train.y.flip(0)))

@@ -26,6 +26,8 @@ SMALL: dict[str, Any] = {
     ],
     "selection": {"kind": "independent"},
     "pool": {"kind": "serial"},
+    # MLflow has tests of its own; here it would only cost each process its import and a model export.
+    "tracking": {"enabled": False},
 }
 
 

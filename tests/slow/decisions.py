@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from raygrow.data import AbstractSource, Raw, Teacher, prepare
+from raygrow.data import AbstractSource, Raw, prepare
 from raygrow.data.base import stream
+from raygrow.data.teacher import Teacher
 from raygrow.growth.initializers import Tiny
 from raygrow.growth.update import update_existing
 from raygrow.nn import Network, State, clone
@@ -72,7 +73,7 @@ class Both(AbstractStrategy):
     """Every strategy's verdict on the same evidence."""
 
     screened: bool
-    """Shortlist as ``mdl`` and ``significance`` do (they share the screen); else the best predictions, whatever it says."""
+    """Shortlist as ``mdl`` and ``significance`` do (they share the screen); else the best predictions."""
     heard: list[Heard] = field(default_factory=list, compare=False)
     kind: str = "both"
 

@@ -20,7 +20,8 @@ from raygrow.nn.activations import FUNCTIONS
 CURVED_OUTPUTS = 16
 """At most this many output directions are searched for curvature."""
 
-POWER_STEPS = 4
+POWER_STEPS = 2
+"""Block power iterations: the screen needs the subspace, not the last digit of an eigenvector."""
 
 
 @final
