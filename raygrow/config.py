@@ -177,7 +177,8 @@ def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         bases = tuple(base for base, _ in FAMILIES.values())
-        return {"kind": kind_of(value), **plain} if isinstance(value, bases) else plain
+        # A user's own class is named by where it is found, whatever ``kind`` it may have as a field.
+        return {"kind": kind_of(value), **{k: v for k, v in plain.items() if k != "kind"}} if isinstance(value, bases) else plain
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
@@ -193,6 +194,7 @@ def _kind(family: str, path: str, raw: Any) -> Any:
     """An object of a family: given as such, named by a shipped ``kind``, or by ``module:Class``."""
     base, members = FAMILIES[family]
     if isinstance(raw, base):
+        _check_recordable(path, type(raw))
         return raw
     raw = _mapping(path, {"kind": raw} if isinstance(raw, str) else raw)
     kind = raw.get("kind")
@@ -215,10 +217,20 @@ def _imported(base: type[Any], path: str, kind: str, fields: Mapping[str, Any]) 
         raise ConfigError(f"`{path}.kind`: cannot import {kind!r}: {error}") from None
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ConfigError(f"`{path}.kind`: {kind!r} must be a subclass of {base.__module__}.{base.__name__}")
+    _check_recordable(path, cls)
     try:
         return cls(**fields)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"`{path}`: {error}") from None
+
+
+def _check_recordable(path: str, cls: type[Any]) -> None:
+    """The ledger records every parameter and ``resume`` builds the object again, so it must be a dataclass by name."""
+    if not dataclasses.is_dataclass(cls) or "<locals>" in cls.__qualname__:
+        raise ConfigError(
+            f"`{path}`: {cls.__qualname__} must be a dataclass of a module that can be imported: its parameters are "
+            "recorded, and built again by `raygrow resume`"
+        )
 
 
 def _value(path: str, cls: type[T], raw: Any) -> T:

@@ -6,6 +6,7 @@ the moves of an architecture finds the same ones in the same order.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -138,8 +139,9 @@ class AddNode(AbstractMove):
         return self.size
 
     def name_in(self, arch: Architecture) -> str:
-        """The name the new node gets: ``h`` and the lowest number not used before."""
-        return f"h{1 + max((int(name[1:]) for name in arch.hidden), default=0)}"
+        """The name the new node gets: ``h`` and the number after the highest there is."""
+        numbers = [int(name[1:]) for name in arch.hidden if re.fullmatch(r"h\d+", name)]
+        return f"h{1 + max(numbers, default=0)}"
 
     def apply(self, arch: Architecture) -> Architecture:
         _check_units(self)

@@ -80,7 +80,8 @@ class Architecture:
             if not self.parents(name) or not self.children(name):
                 raise MoveError(f"hidden node {name!r} must have at least one parent and one child")
         if len(self.order) != len(self.nodes):
-            raise MoveError(f"the graph must be acyclic; these nodes lie on a cycle: {set(names) - set(self.order)}")
+            stuck = [name for name in names if name not in self.order]
+            raise MoveError(f"the graph must be acyclic; a cycle runs through or before these nodes: {stuck}")
 
     @classmethod
     def simplest(cls, inputs: int, outputs: int) -> Architecture:

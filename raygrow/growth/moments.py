@@ -77,9 +77,10 @@ class Moments:
 
     def __add__(self, other: Moments) -> Moments:
         total = Moments(self.layout, 0)
-        total.dual = self.dual
+        # With an odd number of examples one half may have rows enough and the other not.
+        total.dual = self.dual or other.dual
         total.count = self.count + other.count
-        total._second = self._second + other._second
+        total._second = 0.0 if total.dual else self._second + other._second
         total._cross = self._cross + other._cross
         total._gradient = self._gradient + other._gradient
         return total

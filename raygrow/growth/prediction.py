@@ -77,14 +77,20 @@ def predict(
             deltas = response(extension, site, measured.values, meter)
             slopes[k].append(derivative(deltas, measured.g, measured))
             curvatures[k].append(derivative(deltas, measured.curvature, measured).square())
-    return {k: _summary(torch.cat(slopes[k]), torch.cat(curvatures[k])) for k in sizes}
+    linear = site.activation is None
+    return {k: _summary(slopes[k], torch.cat(curvatures[k]), linear) for k in sizes}
 
 
-def _summary(slope: Tensor, curvature: Tensor) -> Prediction | None:
+def _summary(halves: Sequence[Tensor], curvature: Tensor, linear: bool) -> Prediction | None:
+    slope = torch.cat(list(halves))
     if not bool((slope != 0).any()):
         return None
     mean = float(slope.mean())
     error = float(slope.std()) / math.sqrt(len(slope))
+    if linear:
+        # Learned on one half and measured on the other, a full-rank linear map gives tr(M2^T A^-1 M1) both ways: the
+        # halves' means are nearly one number, and pooling them as independent would overstate t by up to sqrt 2.
+        error = sum(float(half.std()) / math.sqrt(len(half)) for half in halves) / len(halves)
     t = mean / error if error > 0 else math.copysign(math.inf, mean)
     bend = float(curvature.mean())
     gain = mean * abs(mean) / (2 * bend) if bend > 0 else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from raygrow.architecture import INPUT, backward_flops, forward_flops
+from raygrow.architecture import INPUT, Architecture, forward_flops
 from raygrow.growth.bottleneck import best_update
 from raygrow.growth.line_search import line_search
 from raygrow.growth.meter import Meter
@@ -41,7 +41,7 @@ def update_existing(
         trace = network.trace(statistics[0])
         total = loss.per_example(trace.output, statistics[1]).sum()
         (gradient,) = torch.autograd.grad(total, [trace.preactivations[node]])
-        meter.products += len(statistics[0]) * (forward_flops(arch) + backward_flops(arch, weights=False))
+        meter.products += len(statistics[0]) * (forward_flops(arch) + _backward_to(arch, node))
         step = best_update(_inputs(trace, parents).detach().double(), -gradient.double(), meter).to(gradient)
         with torch.no_grad():
             trace = network.trace(search[0])
@@ -56,6 +56,15 @@ def update_existing(
                     state[weight_name(source, node)] += found.scale * block.T
                 state[bias_name(node)] += found.scale * step[-1]
     return taken
+
+
+def _backward_to(arch: Architecture, node: str) -> int:
+    """FLOPs per example of a backward pass that ends at one node's pre-activation."""
+    return sum(
+        2 * arch.size(e.source) * arch.size(e.target)
+        for e in arch.edges
+        if e.source == node or node in arch.ancestors(e.source)
+    )
 
 
 def _inputs(trace: Trace, parents: tuple[str, ...]) -> Tensor:

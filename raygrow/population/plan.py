@@ -302,6 +302,8 @@ class Facts:
 
 
 def kind_of(thing: Any) -> str:
-    """The ``kind`` of a strategy, initializer or selection rule; ``module:Class`` of a user's own without one."""
+    """What names a strategy, initializer or selection rule: its ``kind``, or ``module:Class`` for a user's own."""
     cls = type(thing)
-    return str(getattr(thing, "kind", f"{cls.__module__}:{cls.__qualname__}"))
+    if cls.__module__.startswith("raygrow."):
+        return str(thing.kind)
+    return f"{cls.__module__}:{cls.__qualname__}"

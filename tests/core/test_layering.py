@@ -73,7 +73,11 @@ def imported(file: Path) -> tuple[str, ...]:
             assert node.module is not None
             found.append(node.module)
             if node.module == "raygrow":
-                found += [f"raygrow.{a.name}" for a in node.names if (ROOT / a.name).is_dir() or (ROOT / f"{a.name}.py").exists()]
+                found += [
+                    f"raygrow.{a.name}"
+                    for a in node.names
+                    if (ROOT / a.name).is_dir() or (ROOT / f"{a.name}.py").exists()
+                ]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
             found += [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
     return tuple(found)
@@ -153,7 +157,9 @@ def test_randomness_is_passed_and_never_global(file: Path) -> None:
         if isinstance(node, ast.Attribute):
             name = ast.unparse(node)
             parts = name.split(".")
-            assert not (parts[:2] in (["np", "random"], ["numpy", "random"]) and len(parts) == 3 and parts[2] not in generators), name
+            assert not (
+                parts[:2] in (["np", "random"], ["numpy", "random"]) and len(parts) == 3 and parts[2] not in generators
+            ), name
             assert name not in ("torch.manual_seed", "torch.cuda.manual_seed", "torch.random.manual_seed"), name
     assert not {"random"} & outside(file)
 
@@ -198,7 +204,5 @@ print("done", coordinator.best in {"mdl", "random"})
 
 
 def test_a_campaign_runs_without_ray_and_mlflow(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", WITHOUT, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.stdout == "done True\n", done.stderr

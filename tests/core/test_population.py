@@ -27,7 +27,6 @@ from raygrow.data.builtin import Digits
 from raygrow.data.teacher import Teacher
 from raygrow.errors import CampaignFailed, CheckpointError, LedgerError, Refused
 from raygrow.growth.initializers import Tiny
-from raygrow.population import ledger as ledger_module
 from raygrow.population.campaign import MAX_TRIES, run_campaign
 from raygrow.population.checkpoints import FILES, Checkpoint, CheckpointStore
 from raygrow.population.coordinator import Coordinator
@@ -58,7 +57,9 @@ PRICE = 1e-4
 Script = Callable[[Task], Report]
 
 
-def a_plan(names: Sequence[str] = NAMES, *, rounds: int = 3, patience: int = 3, keep: str = "heads", **more: Any) -> Plan:
+def a_plan(
+    names: Sequence[str] = NAMES, *, rounds: int = 3, patience: int = 3, keep: str = "heads", **more: Any
+) -> Plan:
     return Plan(
         data=Digits(),
         members=tuple(
@@ -217,7 +218,12 @@ def test_replay_from_every_prefix_is_the_coordinator_that_lived_through_it(tmp_p
     for count, then in enumerate(live.copies, start=1):
         again = Coordinator.replay(plan, FACTS, events[:count])
         assert (again.tasks(), again.ask(), again.heads) == (then.tasks(), then.ask(), then.heads)
-        assert (again.round, again.phase, again.carried, again.best) == (then.round, then.phase, then.carried, then.best)
+        assert (again.round, again.phase, again.carried, again.best) == (
+            then.round,
+            then.phase,
+            then.carried,
+            then.best,
+        )
         assert again.referenced() == then.referenced()
         assert again == then
     assert Coordinator.replay(plan, FACTS, []) == Coordinator(plan, FACTS)
@@ -302,9 +308,7 @@ def test_a_network_whose_final_loss_is_not_finite_is_never_the_best(tmp_path: Pa
         (4, Task("start", "ada", 0)),
     ],
 )
-def test_a_report_that_was_not_asked_for_is_refused_and_changes_nothing(
-    tmp_path: Path, when: int, wrong: Task
-) -> None:
+def test_a_report_that_was_not_asked_for_is_refused_and_changes_nothing(tmp_path: Path, when: int, wrong: Task) -> None:
     live = play(tmp_path, a_plan(rounds=1))
     coordinator = Coordinator.replay(live.coordinator.plan, FACTS, live.events[:when])
     before = copy.deepcopy(coordinator)
@@ -340,7 +344,9 @@ def test_a_duplicate_report_is_refused_before_it_reaches_the_ledger(tmp_path: Pa
 def test_events_that_do_not_concern_it_change_nothing(tmp_path: Path) -> None:
     live = play(tmp_path, a_plan(rounds=1))
     events = live.events
-    noise = [{"n": -1, "type": kind, "task": {}, "reason": "x"} for kind in ("started", "retried", "resumed", "ended")]
+    noise: list[Event] = [
+        {"n": -1, "type": kind, "task": {}, "reason": "x"} for kind in ("started", "retried", "resumed", "ended")
+    ]
     mixed = [event for pair in zip(events, [noise[i % 4] for i in range(len(events))], strict=True) for event in pair]
     assert Coordinator.replay(live.coordinator.plan, FACTS, mixed) == live.coordinator
 
@@ -426,7 +432,9 @@ def test_independent_members_all_take_their_best_and_an_auction_chooses_between_
 
 @pytest.mark.parametrize("selection", [Auction(added_flops_per_round=1e9), Independent()])
 def test_a_member_is_granted_one_move_a_round_at_most(tmp_path: Path, selection: Auction | Independent) -> None:
-    live = play(tmp_path, a_plan(selection=selection), by_rows(bids({n: [(0.3, 10), (0.4, 10), (0.2, 10)] for n in NAMES})))
+    live = play(
+        tmp_path, a_plan(selection=selection), by_rows(bids({n: [(0.3, 10), (0.4, 10), (0.2, 10)] for n in NAMES}))
+    )
     for event in rounds_of(live):
         assert sorted(event["granted"]) == [f"{name}/{event['round']:04d}/1" for name in NAMES]
         assert sorted(event["refused"]) == [f"{n}/{event['round']:04d}/{i}" for n in NAMES for i in (0, 2)]
@@ -449,7 +457,12 @@ def test_value_at_or_below_zero_is_never_granted(tmp_path: Path, selection: Auct
 
 
 def test_moves_that_save_flops_rank_first_by_value() -> None:
-    some = [Bid("a", "a", 9.0, 8.9, 1), Bid("b", "b", 0.01, 0.02, -100), Bid("c", "c", -0.01, 0.03, -400), Bid("d", "d", 0.1, 0.1, 0)]
+    some = [
+        Bid("a", "a", 9.0, 8.9, 1),
+        Bid("b", "b", 0.01, 0.02, -100),
+        Bid("c", "c", -0.01, 0.03, -400),
+        Bid("d", "d", 0.1, 0.1, 0),
+    ]
     assert [bid.id for bid in ranked(some)] == ["d", "c", "b", "a"]
     assert [bid.gain_per_flop for bid in ranked(some)] == [None, None, None, 9.0]
     # Ties are broken by id, never by the order given.
@@ -471,9 +484,7 @@ def test_a_saving_move_is_granted_before_all_others_and_gives_its_flops_back(tmp
 def test_patience_stops_a_member_and_the_others_go_on(tmp_path: Path) -> None:
     plan = a_plan(rounds=6, patience=2, selection=Independent())
     grows = {"ada": (1, 2, 3, 4, 5, 6), "bo": (2, 4), "cy": ()}
-    pool = ScriptedPool(
-        by_rows(lambda task: [a_row(task, 0, 0.1 if task.round in grows[task.member] else -0.1, 10)])
-    )
+    pool = ScriptedPool(by_rows(lambda task: [a_row(task, 0, 0.1 if task.round in grows[task.member] else -0.1, 10)]))
     live = Play(tmp_path, plan).run(pool)
     trained = {name: [t.round for t in pool.done if t.member == name and t.phase == "round"] for name in NAMES}
     assert trained == {"ada": [1, 2, 3, 4, 5, 6], "bo": [1, 2, 3, 4, 5, 6], "cy": [1, 2]}
@@ -546,7 +557,12 @@ def test_a_move_that_does_not_pay_is_rejected_by_the_round_whatever_the_strategy
     plan = Plan(data=Teacher(), members=(member,), campaign=Campaign(rounds=2), selection=Independent())
     live = Play(tmp_path, plan, facts=facts)
     live.run(SerialPool(Worker(plan, facts, dataset, live.folder.store)))  # type: ignore[arg-type]
-    rows = [row for event in live.events if event.get("task", {}).get("phase") == "round" for row in event["report"]["candidates"]]
+    rows = [
+        row
+        for event in live.events
+        if event.get("task", {}).get("phase") == "round"
+        for row in event["report"]["candidates"]
+    ]
     assert len(rows) == 2
     for row in rows:
         assert (row["verdict"], row["checkpoint"]) == ("reject", None)
@@ -705,7 +721,7 @@ def test_an_interrupted_write_leaves_the_old_file_whole(
     def fails(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ledger_module.os, broken, fails)
+    monkeypatch.setattr(os, broken, fails)
     for target in (path, new):
         with pytest.raises(OSError, match="No space"):
             write_atomically(target, b"n" * 100_000)
@@ -773,8 +789,8 @@ def test_the_same_content_has_the_same_digest_and_any_other_another(tmp_path: Pa
     store, base = CheckpointStore(tmp_path), a_checkpoint()
     reordered = dataclasses.replace(
         base,
-        optimizer=dict(reversed(base.optimizer.items())),
-        strategy=dict(reversed(base.strategy.items())),
+        optimizer=dict(reversed(list(base.optimizer.items()))),
+        strategy=dict(reversed(list(base.strategy.items()))),
     )
     digest = store.save(base)
     assert store.save(a_checkpoint()) == digest
@@ -931,7 +947,7 @@ def test_a_used_folder_and_an_absent_campaign_are_refused(tmp_path: Path) -> Non
 # Lengths
 
 
-@pytest.mark.parametrize("rows", [1, 7, 70, 333, 1000])
+@pytest.mark.parametrize("rows", [1, 7, 100, 333, 1000])
 @pytest.mark.parametrize("epochs", ["1", "0.5", ".25", "1.1", "2.3", "3", "0.001"])
 def test_epochs_are_that_many_passes_rounded_up(epochs: str, rows: int) -> None:
     for text in (f"{epochs} epochs", f"{epochs} epoch", f" {epochs}epochs "):

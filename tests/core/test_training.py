@@ -24,6 +24,7 @@ from raygrow.training import (
     Fork,
     ForkResult,
     ProbePlan,
+    WeightAverage,
     example_order,
     fit,
     outputs_of,
@@ -181,6 +182,26 @@ def test_fit_leaves_the_data_alone() -> None:
     assert torch.equal(data.y, y)
 
 
+@pytest.mark.parametrize("steps", [0, 1, 7, 50, 130])
+def test_a_weight_average_is_the_one_written_out(steps: int) -> None:
+    """Equal weights over the first 50 steps, then 2 % for each new one; the trained network does not notice."""
+    data, loss = examples("classification", 100), LOSSES["classification"]
+    network, plain = a_network("tanh", torch.float32), a_network("tanh", torch.float32)
+    average, optimizer = WeightAverage(network), Optimizer(network, ADAM, {})
+    expected = [p.double() for p in weights(network)]
+    for step in range(1, steps + 1):
+        fit(network, optimizer, data, loss, example_order(100, 16, step), 16, average=average)
+        share = 1 / step if step <= 50 else 0.02
+        expected = [(1 - share) * e + share * w for e, w in zip(expected, weights(network), strict=True)]
+    for mine, other in zip(weights(average.network), expected, strict=True):
+        torch.testing.assert_close(mine.double(), other, rtol=1e-5, atol=1e-6)
+    without = Optimizer(plain, ADAM, {})
+    for step in range(1, steps + 1):
+        fit(plain, without, data, loss, example_order(100, 16, step), 16)
+    assert same(weights(plain), weights(network))
+    assert steps < 2 or not same(weights(average.network), weights(network))
+
+
 # --- score
 
 
@@ -297,9 +318,12 @@ def test_a_fork_does_not_feel_the_others() -> None:
 def test_a_probe_trains_on_the_batches_of_its_seed() -> None:
     (found,) = probe([trained_fork(2)])
     fork = trained_fork(2)
-    optimizer = Optimizer(fork.network, ADAM, fork.state)
-    fit(fork.network, optimizer, splits()[0], LOSSES["classification"], example_order(400, 500, PLAN.seed), 32)
-    assert same(weights(found.network), weights(fork.network))
+    optimizer, average = Optimizer(fork.network, ADAM, fork.state), WeightAverage(fork.network)
+    order = example_order(400, 500, PLAN.seed)
+    fit(fork.network, optimizer, splits()[0], LOSSES["classification"], order, 32, average=average)
+    assert same(weights(found.network), weights(average.network))
+    for name, entry in optimizer.export().items():
+        assert all(torch.equal(found.state[name][key], value) for key, value in entry.items())
     (other,) = probe([trained_fork(2)], replace(PLAN, seed=12))
     assert not same(weights(found.network), weights(other.network))
 
@@ -352,9 +376,10 @@ def test_block_b_is_scored_after_segment_b() -> None:
     for b, losses in enumerate(result.blocks, start=1):
         fork = trained_fork()
         order = example_order(400, 512, plan.seed)[: 128 * b]
-        fit(fork.network, Optimizer(fork.network, ADAM, fork.state), splits()[0], LOSSES["classification"], order, 32)
+        optimizer, average = Optimizer(fork.network, ADAM, fork.state), WeightAverage(fork.network)
+        fit(fork.network, optimizer, splits()[0], LOSSES["classification"], order, 32, average=average)
         block = permuted.take(torch.arange(first, first + len(losses)))
-        separate = score(fork.network, block, LOSSES["classification"]).losses
+        separate = score(average.network, block, LOSSES["classification"]).losses
         # Where a block begins in memory shows in the last bit of float32.
         np.testing.assert_allclose(separate, losses, rtol=1e-5)
         first += len(losses)
@@ -366,7 +391,8 @@ def test_held_out_examples_never_change_the_weights() -> None:
     (honest,) = probe([trained_fork(2)])
     for name, split in (("search", search), ("validation", validation)):
         turned = Examples(split.x, split.y.flip(0))
-        (other,) = probe([trained_fork(2)], search=turned) if name == "search" else probe([trained_fork(2)], validation=turned)
+        held_out = {"search": search, "validation": validation, name: turned}
+        (other,) = probe([trained_fork(2)], search=held_out["search"], validation=held_out["validation"])
         assert same(weights(honest.network), weights(other.network))
         assert same(*([v for entry in r.state.values() for v in entry.values()] for r in (honest, other)))
         changed = getattr(other, name).losses
@@ -386,12 +412,13 @@ def test_probe_flops_are_those_torch_counts(task: str) -> None:
 
 
 def test_state_after_a_probe_goes_on_where_it_stopped() -> None:
-    (half,) = probe([trained_fork()], replace(PLAN, examples=256))
+    """The fork's own network, trained in place, goes on with the state; the result's is the average of it."""
+    fork, twin = trained_fork(), trained_fork()
+    (half,) = probe([fork], replace(PLAN, examples=256))
     order = example_order(400, 512, PLAN.seed)
-    going_on = clone(half.network)
-    fit(going_on, Optimizer(going_on, ADAM, half.state), splits()[0], LOSSES["classification"], order[256:], 32)
-    (whole,) = probe([trained_fork()], replace(PLAN, examples=512))
-    assert same(weights(going_on), weights(whole.network))
+    fit(fork.network, Optimizer(fork.network, ADAM, half.state), splits()[0], LOSSES["classification"], order[256:], 32)
+    probe([twin], replace(PLAN, examples=512))
+    assert same(weights(fork.network), weights(twin.network))
 
 
 def test_a_diverged_fork_is_not_finite() -> None:
