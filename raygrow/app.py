@@ -175,7 +175,9 @@ def resume(
     home.refuse_if_absent()
     for key in overrides or {}:
         if key != "data.path":
-            raise Refused(f"--set {key}: a resumed campaign takes `data.path` alone; begin a new one to change the rest")
+            raise Refused(
+                f"--set {key}: a resumed campaign takes `data.path` alone; begin a new one to change the rest"
+            )
     plan = load_plan(home.config, {**(overrides or {}), **({"pool.kind": pool} if pool else {})})
     with home.locked():
         events = home.ledger.read()
@@ -194,7 +196,9 @@ def resume(
             )
         changed = [n for n, v in _versions().items() if events[0]["versions"].get(n) != v]
         if changed:
-            progress.note(f"warning: other versions than at the start ({', '.join(changed)}): figures may differ in last bits")
+            progress.note(
+                f"warning: other versions than at the start ({', '.join(changed)}): figures may differ in last bits"
+            )
         with _signals(), _pool(ready, home, address, progress.note) as workers:
             home.ledger.append({"type": "resumed", "versions": _versions(), "machine": _machine()})
             return _execute(home, coordinator, workers, progress)
@@ -278,7 +282,9 @@ def _mirror(folder: CampaignFolder, coordinator: Coordinator, log: Callable[[str
 
     root = folder.root.resolve()
     if tracking.uri is None:
-        return MlflowMirror(folder.ledger, f"sqlite:///{root}/mlflow.db", tracking.experiment, root / "mlartifacts", log)
+        return MlflowMirror(
+            folder.ledger, f"sqlite:///{root}/mlflow.db", tracking.experiment, root / "mlartifacts", log
+        )
     return MlflowMirror(folder.ledger, tracking.uri, tracking.experiment, None, log)
 
 

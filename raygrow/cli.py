@@ -87,7 +87,9 @@ def main() -> None:
 @main.command()
 @CONFIG
 @SET
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the campaign; new or empty. Default runs/NAME-TIME.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the campaign; new or empty. Default runs/NAME-TIME."
+)
 @POOL
 @ADDRESS
 @_guarded

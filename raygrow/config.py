@@ -133,7 +133,9 @@ def _member(path: str, raw: Any, shared: Mapping[str, Mapping[str, Any]]) -> Mem
         raise ConfigError(f"`{path}.strategy` is required; kinds: {_kinds('strategy')}")
     strategy = _kind("strategy", f"{path}.strategy", raw["strategy"])
     merged = {
-        name: _section(f"{path}.{name}", SECTIONS[name], {**shared[name], **_mapping(f"{path}.{name}", raw.get(name, {}))})
+        name: _section(
+            f"{path}.{name}", SECTIONS[name], {**shared[name], **_mapping(f"{path}.{name}", raw.get(name, {}))}
+        )
         for name in MEMBER_SECTIONS
     }
     try:
@@ -178,7 +180,11 @@ def _plain(value: Any) -> Any:
         plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         bases = tuple(base for base, _ in FAMILIES.values())
         # A user's own class is named by where it is found, whatever ``kind`` it may have as a field.
-        return {"kind": kind_of(value), **{k: v for k, v in plain.items() if k != "kind"}} if isinstance(value, bases) else plain
+        return (
+            {"kind": kind_of(value), **{k: v for k, v in plain.items() if k != "kind"}}
+            if isinstance(value, bases)
+            else plain
+        )
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value

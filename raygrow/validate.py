@@ -82,7 +82,10 @@ def _estimates(ready: Prepared, start: Architecture) -> list[str]:
         workers = min(plan.pool.actors or len(plan.members), os.cpu_count() or 1)
     sites = plan.campaign.rounds * len(plan.members) * 10
     seconds = STARTUP_SECONDS + (steps * SECONDS_PER_STEP + sites * SECONDS_PER_SITE) / workers
-    split_bytes = sum(getattr(data, name).x.nbytes + getattr(data, name).y.nbytes for name in ("train", "search", "validation", "test"))
+    split_bytes = sum(
+        getattr(data, name).x.nbytes + getattr(data, name).y.nbytes
+        for name in ("train", "search", "validation", "test")
+    )
     final_params = plan.budget.max_params or 8 * facts.flops_scale(plan.budget) // 2
     checkpoint = 12 * final_params + 20_000
     kept = plan.campaign.rounds * len(plan.members) + 2 * len(plan.members)

@@ -61,7 +61,9 @@ def prepare(source: AbstractSource, campaign_seed: int) -> Dataset:
 def _check_finite(raw: Raw) -> None:
     """Refuse anything that is not a finite number; files are checked while they are read, generators here."""
     if not raw.features or not len(raw.x):
-        raise DataError(f"{raw.place}: at least one feature and one row are needed, got {raw.x.shape}: check the source")
+        raise DataError(
+            f"{raw.place}: at least one feature and one row are needed, got {raw.x.shape}: check the source"
+        )
     columns = [(raw.features, raw.x)] + ([(raw.targets, raw.y)] if raw.task == "regression" else [])
     for names, values in columns:
         bad = np.argwhere(~np.isfinite(values))

@@ -37,9 +37,7 @@ class Prediction:
     gain: float
 
 
-def response(
-    extension: Extension, site: Site, values: Mapping[str, Tensor], meter: Meter
-) -> dict[str, Tensor]:
+def response(extension: Extension, site: Site, values: Mapping[str, Tensor], meter: Meter) -> dict[str, Tensor]:
     """What the new weights add to the pre-activations of every target, given the values of every node; [n, size]."""
     if extension.edge is not None:
         (target,) = site.targets

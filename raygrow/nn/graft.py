@@ -86,7 +86,9 @@ def _blocks(arch: Architecture, move: AbstractMove, ext: Extension) -> list[tupl
     site = move.place(arch)
     for side, given, wanted in (("fan_in", ext.fan_in, site.sources), ("fan_out", ext.fan_out, site.targets)):
         if set(given) != set(wanted):
-            raise MoveError(f"{move!r}: `{side}` must have a block for each of {sorted(wanted)}, but has {sorted(given)}")
+            raise MoveError(
+                f"{move!r}: `{side}` must have a block for each of {sorted(wanted)}, but has {sorted(given)}"
+            )
     new = slice(first, None)
     return [
         *((weight_name(source, node), (new, _ALL), w) for source, w in ext.fan_in.items()),

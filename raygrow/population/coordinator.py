@@ -258,7 +258,9 @@ class Coordinator:
             return "training diverged: the loss is not finite; a lower `training.lr` may help"
         if head.rounds_since_growth >= patience:
             accepted = any(row["verdict"] == "accept" for row in report["candidates"])
-            why = report["why_nothing"] or ("no accepted move was granted" if accepted else "no move was worth its price")
+            why = report["why_nothing"] or (
+                "no accepted move was granted" if accepted else "no move was worth its price"
+            )
             return f"{head.rounds_since_growth} rounds without an adopted move; in the last, {why}"
         return None
 

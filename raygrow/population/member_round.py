@@ -81,7 +81,13 @@ class MemberRound:
         forks = [Fork(network, state), *(Fork(net, carry_state(state, net)) for net, _ in grown)]
         mse = self._search_loss(network)
         results = run_probe(
-            forks, self.data.train, self.data.search, self.data.validation, self.loss, self._probe_plan(), self.optimizer
+            forks,
+            self.data.train,
+            self.data.search,
+            self.data.validation,
+            self.loss,
+            self._probe_plan(),
+            self.optimizer,
         )
         why = self._why_nothing(proposals, shortlist, probed)
         return self._judge(head, results, [p for p, _ in probed], candidates, predictions, mse, trained, why)
@@ -109,9 +115,7 @@ class MemberRound:
         search = (self.search.x, self.search.y)
         update_existing(network, (sample.x, sample.y), search, self.loss, self.meter)
 
-    def _propose(
-        self, network: Network
-    ) -> tuple[dict[str, Candidate], list[Proposal], dict[str, Prediction | None]]:
+    def _propose(self, network: Network) -> tuple[dict[str, Candidate], list[Proposal], dict[str, Prediction | None]]:
         """Every legal move with its prediction, sorted by id."""
         growth, budget, arch = self.member.growth, self.worker.plan.budget, network.arch
         moves = [
@@ -150,9 +154,7 @@ class MemberRound:
             site = move.place(arch)
             assert site is not None
             # Sizes of a site share their draws, so that they differ in size alone.
-            seed = digest_seed(
-                "draw", self.worker.plan.campaign.seed, self.member.name, self.task.round, str(site)
-            )
+            seed = digest_seed("draw", self.worker.plan.campaign.seed, self.member.name, self.task.round, str(site))
             candidate = Candidate(self.member.name, self.task.round, arch, move, initializer, seed)
             candidates[candidate.id] = candidate
             predictions[candidate.id] = by_site[site][move.units]
@@ -163,9 +165,7 @@ class MemberRound:
         ]
         return candidates, proposals, predictions
 
-    def _proposal(
-        self, candidate: Candidate, prediction: Prediction | None, whole: Residuals, loss: float
-    ) -> Proposal:
+    def _proposal(self, candidate: Candidate, prediction: Prediction | None, whole: Residuals, loss: float) -> Proposal:
         facts, budget, task = self.worker.facts, self.worker.plan.budget, self.task
         site = candidate.move.place(candidate.parent)
         assert site is not None
@@ -238,9 +238,7 @@ class MemberRound:
         floor = 1e-12 * self.worker.facts.constant_loss
         return self.worker.facts.outputs / (2.0 * max(mse, floor))
 
-    def _why_nothing(
-        self, proposals: Sequence[Proposal], shortlist: Sequence[Proposal], probed: Sequence[Any]
-    ) -> str:
+    def _why_nothing(self, proposals: Sequence[Proposal], shortlist: Sequence[Proposal], probed: Sequence[Any]) -> str:
         if probed:
             return ""
         if not proposals:

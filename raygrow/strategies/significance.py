@@ -23,7 +23,6 @@ from raygrow.strategies.base import (
 )
 from raygrow.strategies.screen import initial_state, learn, screened
 
-
 STAKES = np.arange(1, 33) / 64.0
 """Fractions of the wealth that are staked, up to a half."""
 

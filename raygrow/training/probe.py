@@ -105,7 +105,9 @@ def _run_fork(
     flops = 0
     blocks: list[NDArray[np.float64]] = []
     for b in range(plan.blocks):
-        flops += fit(fork.network, optimizer, train, loss, order[cuts[b] : cuts[b + 1]], plan.batch_size, average=average)
+        flops += fit(
+            fork.network, optimizer, train, loss, order[cuts[b] : cuts[b + 1]], plan.batch_size, average=average
+        )
         block = Examples(validation.x[edges[b] : edges[b + 1]], validation.y[edges[b] : edges[b + 1]])
         if len(block):
             scored = score(average.network, block, loss)

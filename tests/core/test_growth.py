@@ -560,9 +560,7 @@ def test_line_search_of_separable_labels_ends() -> None:
 # --- initializers
 
 
-def extension_of(
-    initializer: AbstractInitializer, found: Residuals, move: AbstractMove, seed: int = 3
-) -> Extension:
+def extension_of(initializer: AbstractInitializer, found: Residuals, move: AbstractMove, seed: int = 3) -> Extension:
     site = place(move, found.fold.arch)
     return initializer.extend(found, site, (move.units,), seeded(seed), Meter())[move.units]
 

@@ -140,9 +140,7 @@ DELTAS: tuple[tuple[str, ...], ...] = (
 
 def some_deltas(network: Network, nodes: Sequence[str], n: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(5)
-    return {
-        name: torch.randn(n, network.arch.size(name), generator=generator, dtype=torch.float64) for name in nodes
-    }
+    return {name: torch.randn(n, network.arch.size(name), generator=generator, dtype=torch.float64) for name in nodes}
 
 
 @pytest.mark.parametrize("nodes", DELTAS, ids="+".join)

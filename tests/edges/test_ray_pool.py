@@ -52,9 +52,7 @@ def _tasks(ready: Prepared, store: CheckpointStore) -> list[Task]:
 
 @pytest.mark.parametrize("actors", [1, 2, 3])
 def test_any_number_of_actors_gives_the_serial_campaign(actors: int, serial: raygrow.Result, tmp_path: Path) -> None:
-    result = raygrow.run(
-        SMALL, {"pool.kind": "ray", "pool.actors": actors}, out=tmp_path / "run", quiet=True
-    )
+    result = raygrow.run(SMALL, {"pool.kind": "ray", "pool.actors": actors}, out=tmp_path / "run", quiet=True)
     same_outcome(serial.folder, result.folder)
 
 

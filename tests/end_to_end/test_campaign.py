@@ -263,4 +263,6 @@ def test_lineage_of_a_finished_campaign(serial: raygrow.Result) -> None:
     for node in nodes:
         assert node["arch_id"] in tree.stdout
         if node["parent"] is not None:
-            assert any(row["arch"] == node["arch_id"] and row["parent_arch"] == node["parent_arch_id"] for row in adopted)
+            assert any(
+                row["arch"] == node["arch_id"] and row["parent_arch"] == node["parent_arch_id"] for row in adopted
+            )

@@ -69,9 +69,7 @@ class Tiny(AbstractInitializer):
         refit = _Refit.of(residuals, site, hidden, meter)
         fan_in, bias = split_fan_in(site, residuals, alpha)
         return {
-            k: Extension(
-                {source: block[:k] for source, block in fan_in.items()}, bias[:k], refit.fan_out(k, meter)
-            )
+            k: Extension({source: block[:k] for source, block in fan_in.items()}, bias[:k], refit.fan_out(k, meter))
             for k in sizes
         }
 
