@@ -1,0 +1,82 @@
+"""Everything README shows is run: its commands, its Python, its YAML; and CI does what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from raygrow.config import parse_assignments
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SMALL = (
+    "campaign.rounds=1", "training.examples_per_round=200", "training.final_examples=200", "probe.examples=200",
+    "pool.kind=serial", "tracking.enabled=false",
+)  # fmt: skip
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as README's reader has it: the configs, their own file, their own YAML."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "configs").symlink_to(ROOT / "configs")
+    (folder / "runs").mkdir()
+    x = np.random.default_rng(0).normal(size=(150, 3))
+    columns = {f"f{i}": x[:, i] for i in range(3)}
+    pq.write_table(pa.table({**columns, "species": np.where(x[:, 0] > 0, "a", "b")}), folder / "mine.parquet")
+    (folder / "mine.yaml").write_text(next(block for block in blocks("yaml") if "parquet" in block))
+    return folder
+
+
+def test_readme_opens_with_what_it_is_and_a_printout() -> None:
+    assert README.index("```") < README.index("## Install and run") < README.index("-m pytest")
+
+
+def test_every_command_runs(place: Path) -> None:
+    """In the order of the text; campaigns are made short, nothing else is changed."""
+    commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("raygrow ")]
+    assert len(commands) >= 8
+    for line in commands:
+        words = shlex.split(line)[1:]
+        if words[0] == "run":
+            words += [word for key in SMALL for word in ("--set", key)]
+        done = subprocess.run(
+            [sys.executable, "-m", "raygrow.cli", *words], cwd=place, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        assert done.stdout.strip(), line
+
+
+def test_the_python_runs(place: Path) -> None:
+    for block in blocks("python"):
+        short = ", ".join(f"{key!r}: {value!r}" for key, value in parse_assignments(SMALL).items() if key != "pool.kind")
+        text = block.replace('"campaign.seed": 1', f'"campaign.seed": 1, {short}')
+        assert text != block
+        done = subprocess.run(
+            [sys.executable, "-c", text], cwd=place, capture_output=True, text=True, timeout=120, env={**os.environ}
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_ci_installs_and_tests_as_readme_says() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    install, test = (block.strip() for block in blocks("bash")[:2])
+    for command in (install, test):
+        assert command.startswith("python3 -m venv .venv && .venv/bin/pip install . && ")
+    assert "python3 -m venv '$venv' && '$venv/bin/pip' install --quiet ." in script
+    assert test.endswith(".venv/bin/python -m pytest")
+    assert '"$venv/bin/python" -m pytest\n' in script
+    assert install.endswith("raygrow run configs/lorenz96.yaml")
