@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache
 
 import numpy as np
 import torch
@@ -25,12 +25,12 @@ from raygrow.architecture import (
     Widen,
 )
 from raygrow.errors import WorkerLost
-from raygrow.growth.bottleneck import residuals
+from raygrow.growth.bottleneck import Residuals, residuals
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.meter import Meter
-from raygrow.growth.moments import Statistics, collect
+from raygrow.growth.moments import collect
 from raygrow.growth.prediction import derivative, response
-from raygrow.nn import Network, clone, graft
+from raygrow.nn import Extension, Network, clone, graft
 from raygrow.nn.losses import LOSSES
 from raygrow.population.selection import AbstractSelection, Bid, ranked
 from raygrow.population.tasks import Pool, Report, Task
@@ -53,7 +53,7 @@ def a_network(activation: str, dtype: torch.dtype = torch.float64, seed: int = 0
     return network
 
 
-def some_examples(task: str, n: int = 400, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+def some_examples(task: str, n: int = 200, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Float64 examples for ``a_network`` whose answers depend on the inputs in a nonlinear way."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 5, generator=generator, dtype=torch.float64)
@@ -77,6 +77,15 @@ def with_activation(move: AbstractMove, activation: str) -> AbstractMove:
     return move
 
 
+@cache
+def _measured(activation: str, task: str) -> tuple[Network, Residuals]:
+    """``a_network`` and its statistics; shared, since no test changes them."""
+    network = a_network(activation)
+    x, y = some_examples(task)
+    statistics = collect(network, x, y, LOSSES[task], torch.Generator().manual_seed(0), Meter())
+    return network, residuals(statistics.whole, Meter())
+
+
 class InitializerContract:
     """What every initializer must keep; ``subject`` is the one under test."""
 
@@ -92,25 +101,20 @@ class InitializerContract:
             for task in LOSSES
         ]
 
-    def _extension(self, network: Network, statistics: Statistics, move: AbstractMove, seed: int = 3) -> Any:
-        site = move.place(network.arch)
+    def _extension(self, found: Residuals, move: AbstractMove, seed: int = 3) -> Extension:
+        site = move.place(found.fold.arch)
         assert site is not None
-        found = residuals(statistics.whole, Meter())
         generator = torch.Generator().manual_seed(seed)
         return self.subject.extend(found, site, (move.units,), generator, Meter())[move.units]
-
-    def _statistics(self, network: Network, task: str) -> Statistics:
-        x, y = some_examples(task)
-        return collect(network, x, y, LOSSES[task], torch.Generator().manual_seed(0), Meter())
 
     def test_supports_something(self) -> None:
         assert self.subject.supports
 
     def test_grows_the_declared_architecture_and_leaves_the_parent_alone(self) -> None:
         for move, activation, task in self._cases():
-            network = a_network(activation)
+            network, found = _measured(activation, task)
             before = clone(network).state_dict()
-            grown = graft(network, move, self._extension(network, self._statistics(network, task), move))
+            grown = graft(network, move, self._extension(found, move))
             assert grown.arch == move.apply(network.arch)
             for name, value in network.state_dict().items():
                 assert torch.equal(value, before[name])
@@ -126,16 +130,16 @@ class InitializerContract:
                 x = x.to(dtype)
                 y = y if task == "classification" else y.to(dtype)
                 statistics = collect(network, x, y, LOSSES[task], torch.Generator().manual_seed(0), Meter())
-                grown = graft(network, move, self._extension(network, statistics, move))
+                grown = graft(network, move, self._extension(residuals(statistics.whole, Meter()), move))
                 with torch.no_grad():
                     assert float((grown(x) - network(x)).abs().max()) <= tolerance, (move, activation)
 
     def test_is_alive(self) -> None:
         """Some new entry has a nonzero gradient, so that training can use what was added."""
         for move, activation, task in self._cases():
-            network = a_network(activation)
+            network, found = _measured(activation, task)
             x, y = some_examples(task)
-            grown = graft(network, move, self._extension(network, self._statistics(network, task), move))
+            grown = graft(network, move, self._extension(found, move))
             torch.autograd.backward(LOSSES[task].mean(grown(x), y))
             old = network.state_dict()
             alive = False
@@ -149,19 +153,17 @@ class InitializerContract:
 
     def test_same_seed_gives_the_same_tensors(self) -> None:
         for move, activation, task in self._cases():
-            network = a_network(activation)
-            statistics = self._statistics(network, task)
-            one, two = (graft(network, move, self._extension(network, statistics, move)) for _ in range(2))
+            network, found = _measured(activation, task)
+            one, two = (graft(network, move, self._extension(found, move)) for _ in range(2))
             assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
     def test_smaller_sizes_read_what_larger_ones_read(self) -> None:
         for move, activation, task in self._cases():
             if move.units < 2:
                 continue
-            network = a_network(activation)
+            network, found = _measured(activation, task)
             site = move.place(network.arch)
             assert site is not None
-            found = residuals(self._statistics(network, task).whole, Meter())
             sizes = (move.units - 1, move.units)
             both = self.subject.extend(found, site, sizes, torch.Generator().manual_seed(3), Meter())
             for source, block in both[sizes[0]].fan_in.items():
@@ -170,14 +172,13 @@ class InitializerContract:
     def test_predicted_derivative_is_the_measured_one(self) -> None:
         """-dloss/dgamma along the fan-out, against a central difference, in float64."""
         for move, activation, task in self._cases():
-            network = a_network(activation)
+            network, found = _measured(activation, task)
             x, y = some_examples(task)
-            statistics = self._statistics(network, task)
-            extension = self._extension(network, statistics, move)
+            extension = self._extension(found, move)
             site = move.place(network.arch)
             assert site is not None
-            deltas = response(extension, site, statistics.whole.values, Meter())
-            predicted = float(derivative(deltas, statistics.whole.g, statistics.whole).mean())
+            deltas = response(extension, site, found.fold.values, Meter())
+            predicted = float(derivative(deltas, found.fold.g, found.fold).mean())
 
             @torch.no_grad()
             def loss(step: float) -> float:
@@ -189,8 +190,8 @@ class InitializerContract:
             assert abs(predicted - measured) <= 1e-3 * max(abs(measured), 1e-4), (move, activation, task)
 
     def test_leaves_no_hook_and_no_gradient_behind(self) -> None:
-        network = a_network("tanh")
-        self._statistics(network, "classification")
+        network, found = _measured("tanh", "classification")
+        self._extension(found, Widen("h1", 2))
         for module in network.modules():
             assert not module._forward_hooks
             assert not module._backward_hooks
