@@ -19,7 +19,7 @@ import raygrow
 from raygrow.architecture import forward_flops, params
 from raygrow.config import load_plan, resolved, to_yaml
 from raygrow.data import Dataset, prepare
-from raygrow.errors import CampaignFailed, DataError, LedgerError, Refused
+from raygrow.errors import CampaignFailed, DataError, LedgerError, RaygrowError, Refused
 from raygrow.population.campaign import run_campaign
 from raygrow.population.coordinator import Coordinator
 from raygrow.population.folder import CampaignFolder
@@ -141,6 +141,7 @@ def run(
     root = Path(out) if out else Path("runs") / f"{plan.campaign.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = CampaignFolder(root)
     folder.refuse_if_used()
+    _check_address(plan, address)
     ready = prepare_campaign(plan)
     _writable(root)
     coordinator = Coordinator(plan, ready.facts)
@@ -179,6 +180,7 @@ def resume(
                 f"--set {key}: a resumed campaign takes `data.path` alone; begin a new one to change the rest"
             )
     plan = load_plan(home.config, {**(overrides or {}), **({"pool.kind": pool} if pool else {})})
+    _check_address(plan, address)
     with home.locked():
         events = home.ledger.read()
         if not events or events[0]["type"] != "started":
@@ -230,9 +232,10 @@ def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, pr
         progress.end()
         progress.note(f"interrupted; `raygrow resume {folder.root}` goes on")
         raise
-    except CampaignFailed as error:
+    except Exception as error:
         progress.end()
-        raise CampaignFailed(f"{error}; what was done is kept, `raygrow resume {folder.root}` goes on") from error
+        what = str(error) if isinstance(error, RaygrowError) else f"{type(error).__name__}: {error}"
+        raise CampaignFailed(f"{what}; what was done is kept, `raygrow resume {folder.root}` goes on") from error
     finally:
         # A second Ctrl-C must not tear what is being written here.
         with _signals(ignore=True):
@@ -296,8 +299,6 @@ def _pool(ready: Prepared, folder: CampaignFolder, address: str | None, log: Cal
 
         workers = RayPool(ready.plan, ready.facts, ready.dataset, folder.store.root, address, log)
     else:
-        if address is not None:
-            raise Refused(f"--address {address}: goes with the Ray pool, but `pool.kind` is serial")
         from raygrow.population.serial_pool import SerialPool
         from raygrow.population.worker import Worker
 
@@ -359,6 +360,11 @@ def _versions() -> dict[str, str]:
 
 def _machine() -> dict[str, Any]:
     return {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
+
+
+def _check_address(plan: Plan, address: str | None) -> None:
+    if address is not None and plan.pool.kind != "ray":
+        raise Refused(f"--address {address}: goes with the Ray pool, but `pool.kind` is {plan.pool.kind}")
 
 
 def _writable(root: Path) -> None:

@@ -38,10 +38,10 @@ def _guarded(command: F) -> F:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except CampaignFailed as error:
-            _fail(str(error), FAILED)
         except RaygrowError as error:
-            _fail(str(error), REFUSED)
+            if os.environ.get("RAYGROW_DEBUG"):
+                raise
+            _fail(str(error), FAILED if isinstance(error, CampaignFailed) else REFUSED)
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except BaseException as error:

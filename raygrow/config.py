@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,7 +85,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must hold keys such as `data:`, but holds {type(raw).__name__}")
@@ -100,7 +101,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set takes KEY.PATH=VALUE, but got {word!r}")
         try:
             found[path] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise ConfigError(f"--set {path}: {value!r} is not a YAML value") from None
     return found
 
@@ -140,7 +141,7 @@ def _member(path: str, raw: Any, shared: Mapping[str, Mapping[str, Any]]) -> Mem
     }
     try:
         return Member(
-            name=_value(f"{path}.name", str, raw.get("name", kind_of(strategy))),
+            name=_value(f"{path}.name", str, raw.get("name", kind_of(strategy).rpartition(":")[2])),
             strategy=strategy,
             initializer=_kind("initializer", f"{path}.initializer", raw.get("initializer", {"kind": "tiny"})),
             seed=_value(f"{path}.seed", int, raw.get("seed", 0)),
@@ -166,7 +167,7 @@ def to_yaml(value: Mapping[str, Any]) -> str:
 
 def fields_of(cls: type[Any]) -> list[tuple[str, Any, str]]:
     """Name, default and description of every parameter of a ``kind``."""
-    schema = TypeAdapter(cls).json_schema()["properties"]
+    schema = _adapter(cls).json_schema()["properties"]
     found = []
     for field in dataclasses.fields(cls):
         if field.name != "kind":
@@ -209,7 +210,7 @@ def _kind(family: str, path: str, raw: Any) -> Any:
     if isinstance(kind, str) and ":" in kind:
         return _imported(base, path, kind, {key: value for key, value in raw.items() if key != "kind"})
     known = {kind_name(cls): cls for cls in members}
-    if kind not in known:
+    if not isinstance(kind, str) or kind not in known:
         raise ConfigError(f"`{path}.kind`: unknown kind {kind!r}{_closest(str(kind), known)}; kinds: {_kinds(family)}")
     _check_keys(path, raw, [field.name for field in dataclasses.fields(known[kind])])
     return _value(path, known[kind], raw)
@@ -219,15 +220,13 @@ def _imported(base: type[Any], path: str, kind: str, fields: Mapping[str, Any]) 
     module, _, name = kind.partition(":")
     try:
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"`{path}.kind`: cannot import {kind!r}: {error}") from None
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ConfigError(f"`{path}.kind`: {kind!r} must be a subclass of {base.__module__}.{base.__name__}")
     _check_recordable(path, cls)
-    try:
-        return cls(**fields)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"`{path}`: {error}") from None
+    _check_keys(path, fields, [field.name for field in dataclasses.fields(cls)])
+    return _value(path, cls, dict(fields))
 
 
 def _check_recordable(path: str, cls: type[Any]) -> None:
@@ -239,10 +238,17 @@ def _check_recordable(path: str, cls: type[Any]) -> None:
         )
 
 
+@cache
+def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
+    """Building an adapter costs more than using it."""
+    return TypeAdapter(cls)
+
+
 def _value(path: str, cls: type[T], raw: Any) -> T:
     """Build one value by pydantic; its first complaint becomes one line."""
     try:
-        return TypeAdapter(cls).validate_python(raw)
+        validated: T = _adapter(cls).validate_python(raw)
+        return validated
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([path, *(str(part) for part in first["loc"])])
@@ -289,7 +295,7 @@ def _override(raw: dict[str, Any], path: str, value: Any) -> None:
     for depth, part in enumerate([*parents, last]):
         here = ".".join(path.split(".")[: depth + 1])
         if isinstance(place, list):
-            if not part.isdigit() or int(part) >= len(place):
+            if not part.isdecimal() or int(part) >= len(place):
                 raise ConfigError(f"--set {path}: `{here}` must be an index from 0 to {len(place) - 1}")
             key: Any = int(part)
         elif isinstance(place, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from raygrow.errors import CampaignFailed, WorkerLost
+from raygrow.errors import CampaignFailed, LedgerError, WorkerLost
 from raygrow.population.checkpoints import CheckpointStore
 from raygrow.population.coordinator import Coordinator
 from raygrow.population.ledger import Event, Ledger
@@ -63,4 +63,7 @@ def run_campaign(
                 ) from error
             submitted.discard(task)
             continue
+        if task not in coordinator.tasks():
+            # Before it reaches the ledger: one wrong line there would end every later replay.
+            raise LedgerError(f"a report of {task.id} was not asked for in this state")
         record({"type": "reported", "task": task.to_json(), "report": report})

@@ -193,7 +193,8 @@ class Coordinator:
             Bid(row["id"], name, row["gain"], row["value"], row["added_flops"])
             for name, report in self._reports.items()
             for row in report["candidates"]
-            if row["verdict"] == "accept"
+            # Whatever a worker says: what does not pay its price never reaches the ranking.
+            if row["verdict"] == "accept" and row["value"] > 0
         ]
 
     def _decision(self) -> Event:

@@ -32,9 +32,10 @@ class Ledger:
         Returns:
             The event as it will be read back, with its number ``n`` (from 0) and ``time`` (seconds since 1970).
         """
-        if self._count is None:
-            self._count = len(self._repaired())
-        whole = {"n": self._count, "time": round(time.time(), 3), **event}
+        count = len(self._repaired()) if self._count is None else self._count
+        # Known again only when all is done: an interrupt in between leaves a line whole, torn or absent.
+        self._count = None
+        whole = {"n": count, "time": round(time.time(), 3), **event}
         text = json.dumps(finite(whole), separators=(",", ":"), allow_nan=False)
         created = not self.path.exists()
         with self.path.open("ab") as file:
@@ -43,7 +44,7 @@ class Ledger:
             os.fsync(file.fileno())
         if created:
             sync_folder(self.path.parent)
-        self._count += 1
+        self._count = count + 1
         read_back: Event = json.loads(text)
         return read_back
 
@@ -72,6 +73,8 @@ class Ledger:
                 if end + 1 == len(raw):
                     break
                 raise LedgerError(f"{self.path}: line {len(found) + 1} is damaged ({error})") from None
+            if not isinstance(event, dict):
+                raise LedgerError(f"{self.path}: line {len(found) + 1} is damaged (it holds no event)")
             if event.get("n") != len(found):
                 raise LedgerError(
                     f"{self.path}: line {len(found) + 1} holds event {event.get('n')!r}, a line is missing"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
 from raygrow.architecture import ACTIVATIONS, GROWING_MOVES, Architecture, forward_flops
@@ -28,7 +29,7 @@ def examples_of(length: Length, rows: int) -> int:
         return length
     found = _EPOCHS.fullmatch(length)
     assert found is not None, length
-    return max(math.ceil(float(found[1]) * rows), 1)
+    return max(math.ceil(Fraction(found[1]) * rows), 1)
 
 
 def _check_length(name: str, length: Length, least: int) -> None:
@@ -214,8 +215,8 @@ class PoolPlan(Section):
     def __post_init__(self) -> None:
         _check_least(1, actors=self.actors)
         _check_least(0, gpus_per_actor=self.gpus_per_actor)
-        if not self.cpus_per_actor > 0:
-            raise ValueError(f"`cpus_per_actor > 0` must hold, but got {self.cpus_per_actor}")
+        if not 0 < self.cpus_per_actor < math.inf:
+            raise ValueError(f"`cpus_per_actor > 0` must hold and be finite, but got {self.cpus_per_actor}")
 
 
 @dataclass(frozen=True, kw_only=True)

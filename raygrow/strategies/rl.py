@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
@@ -35,9 +36,9 @@ class Rl(AbstractStrategy):
     """tau, the spread of gains that the model does not explain, in the same units. Above 0."""
 
     def __post_init__(self) -> None:
-        if not min(self.prior_sd, self.offset_scale, self.noise_sd) > 0:
+        if not all(0 < scale < math.inf for scale in (self.prior_sd, self.offset_scale, self.noise_sd)):
             raise ValueError(
-                f"`prior_sd`, `offset_scale` and `noise_sd` must be above 0, "
+                f"`prior_sd`, `offset_scale` and `noise_sd` must be above 0 and finite, "
                 f"but got {self.prior_sd}, {self.offset_scale} and {self.noise_sd}"
             )
 

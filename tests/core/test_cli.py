@@ -155,12 +155,26 @@ def test_run_and_validate_refuse_what_cannot_work_before_any_work(words: list[st
     assert expected in refused("run", *words, "--pool", "serial", "--out", "new/folder")
 
 
-def test_the_smallest_budgets_that_hold_the_start_are_taken() -> None:
-    """64 inputs to 10 outputs: 2 x 640 FLOPs and 650 parameters."""
-    limits = ["--set", "budget.max_flops_per_example=1280", "--set", "budget.max_params=650"]
-    result = call("validate", DIGITS, *limits)
+@pytest.mark.parametrize(
+    ("limit", "sizes"),
+    [
+        ("max_flops_per_example=1280", []),
+        ("max_params=650", []),
+        # A node of u units adds 2 (64 + 10) u FLOPs and 65 u + 10 u parameters.
+        ("max_flops_per_example=1872", [1, 2, 4]),
+        ("max_flops_per_example=1871", [1, 2]),
+        ("max_params=950", [1, 2, 4]),
+        ("max_params=949", [1, 2]),
+    ],
+)
+def test_first_moves_stay_within_the_budget_that_the_start_just_meets(limit: str, sizes: list[int]) -> None:
+    """64 inputs to 10 outputs: 1280 FLOPs and 650 parameters."""
+    free = ["--set", "budget.max_flops_per_example=null"] if "params" in limit else []
+    result = call("validate", DIGITS, *free, "--set", f"budget.{limit}")
     assert result.exit_code == 0
-    assert result.stdout.count("none: the budget leaves no room to grow") == 3
+    found = re.findall(r"^    add_node input>output (\d+) units", result.stdout, re.MULTILINE)
+    assert [int(size) for size in found] == sizes * 3
+    assert result.stdout.count("none: the budget leaves no room to grow") == (0 if sizes else 3)
 
 
 def test_a_folder_that_holds_something_is_refused() -> None:

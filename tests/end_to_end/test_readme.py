@@ -62,7 +62,9 @@ def test_every_command_runs(place: Path) -> None:
 
 def test_the_python_runs(place: Path) -> None:
     for block in blocks("python"):
-        short = ", ".join(f"{key!r}: {value!r}" for key, value in parse_assignments(SMALL).items() if key != "pool.kind")
+        short = ", ".join(
+            f"{key!r}: {value!r}" for key, value in parse_assignments(SMALL).items() if key != "pool.kind"
+        )
         text = block.replace('"campaign.seed": 1', f'"campaign.seed": 1, {short}')
         assert text != block
         done = subprocess.run(

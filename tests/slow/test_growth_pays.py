@@ -147,3 +147,23 @@ def test_teacher_grows_in_every_member_and_beats_its_linear_start(teacher: list[
         print(f"  moves adopted {[f['moves_accepted'] for f in figures]}")
         assert all(f["moves_accepted"] >= 1 for f in figures)
         assert statistics.mean(grown) - statistics.mean(linear) >= 0.10
+
+
+def test_digits_smoke_with_the_linear_model_beside(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A linear model nearly solves digits, so no claim for growth rests on it."""
+    root = tmp_path_factory.mktemp("digits")
+    grown = _in_processes(_campaign, [("digits.yaml", seed, str(root / str(seed))) for seed in SEEDS])
+    plan = load_plan(CONFIGS / "digits.yaml")
+    rows = prepare_campaign(plan).facts.train_rows
+    linear = _in_processes(
+        _linear_start,
+        [("digits.yaml", seed, _examples(plan, rows, s["best"])) for seed, s in zip(SEEDS, grown, strict=True)],
+    )
+    final = examples_of(plan.training.final_examples, rows)
+    annealed = _in_processes(_linear_start, [("digits.yaml", seed, final) for seed in SEEDS])
+    accuracy = [summary["best"]["test_accuracy"] for summary in grown]
+    print(f"\ndigits test accuracy, seeds 0-4: grown {_spread(accuracy)} {[round(a, 4) for a in accuracy]}")
+    print(f"  at FLOPs per example {[s['best']['flops_per_example'] for s in grown]}")
+    print(f"  linear, equal examples {_spread(linear)}; linear, the final anneal alone {_spread(annealed)}")
+    assert accuracy[0] >= 0.955
+    assert all(summary["best"]["flops_per_example"] <= 5000 for summary in grown)
