@@ -9,7 +9,6 @@ import dataclasses
 import difflib
 import importlib
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -238,10 +237,14 @@ def _check_recordable(path: str, cls: type[Any]) -> None:
         )
 
 
-@cache
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+
+
 def _adapter(cls: type[Any]) -> TypeAdapter[Any]:
     """Building an adapter costs more than using it."""
-    return TypeAdapter(cls)
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def _value(path: str, cls: type[T], raw: Any) -> T:

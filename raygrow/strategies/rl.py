@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from raygrow.strategies.base import AbstractStrategy, Evidence, Outcome, Proposal, Situation, State, Verdict
 from raygrow.strategies.features import FEATURES
+from raygrow.strategies.screen import PRIOR_FACTOR
 
 PREDICTION = FEATURES.index("predicted_gain")
 
@@ -22,7 +23,8 @@ class Rl(AbstractStrategy):
     """Linear Thompson sampling over candidates, shared by all sites (Agrawal and Goyal 2013; growth_math 4c).
 
     A Gaussian posterior over the weights of a linear model of the realised gain, in units of the constant prediction's
-    loss. Its prior trusts the prediction: weight 1 on the predicted gain, 0 elsewhere. One draw a round ranks candidates
+    loss. Its prior trusts the prediction: weight 1 on what a probe makes of the predicted one-step gain (three times as
+    much, before anything was probed; the screen's figure), 0 elsewhere. One draw a round ranks candidates
     by expected gain per added FLOP; those with a positive expected value are probed, and accepted when the realised value
     is positive. Every probed candidate updates the posterior.
     """
@@ -87,7 +89,7 @@ class Rl(AbstractStrategy):
 
     def _scaled(self, proposal: Proposal) -> NDArray[np.float64]:
         x = self.offset_scale * np.asarray(proposal.features, dtype=np.float64)
-        x[PREDICTION] = proposal.features[PREDICTION]
+        x[PREDICTION] = PRIOR_FACTOR * proposal.features[PREDICTION]
         return x
 
 

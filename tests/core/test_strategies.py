@@ -299,8 +299,8 @@ def random_outcomes(count: int, seed: int, scale: float = 1.0) -> list[Outcome]:
 
 
 def seen(strategy: Rl, features: Sequence[float]) -> Floats:
-    """What the linear model reads: the prediction as it is, the rest scaled down."""
-    scales = [1.0 if name == "predicted_gain" else strategy.offset_scale for name in FEATURES]
+    """What the linear model reads: three times the one-step prediction, the rest scaled down."""
+    scales = [3.0 if name == "predicted_gain" else strategy.offset_scale for name in FEATURES]
     return np.asarray(features, dtype=np.float64) * np.asarray(scales, dtype=np.float64)
 
 
@@ -381,7 +381,7 @@ def test_thompson_draws_have_the_posterior_s_mean_and_covariance() -> None:
 
 def test_rl_ranks_by_expected_gain_per_flop_and_drops_what_does_not_pay() -> None:
     strategy = Rl(prior_sd=1e-6)  # as good as certain: no draw differs from the mean
-    gains = {"a": (0.10, 100), "b": (0.12, 400), "c": (0.01, 100), "d": (-0.10, 100), "e": (0.02, 0)}
+    gains = {"a": (0.10, 100), "b": (0.12, 400), "c": (0.006, 100), "d": (-0.10, 100), "e": (0.02, 0)}
     place = FEATURES.index("predicted_gain")
 
     def features(gain: float) -> tuple[float, ...]:
