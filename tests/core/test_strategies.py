@@ -349,7 +349,7 @@ def test_rl_s_prior_trusts_the_prediction() -> None:
     mean = np.linalg.solve(np.asarray(state["precision"]), np.asarray(state["shift"]))
     for predicted in (-0.1, 0.0, 0.07):
         known = dict.fromkeys((*FEATURES, "flops_ratio", "units"), 0.4) | {"predicted_gain": predicted}
-        assert float(mean @ seen(strategy, describe(known, "widen"))) == pytest.approx(predicted)
+        assert float(mean @ seen(strategy, describe(known, "widen"))) == pytest.approx(3.0 * predicted)
     np.testing.assert_allclose(np.linalg.inv(np.asarray(state["precision"])), 0.25 * np.eye(len(FEATURES)))
 
 
