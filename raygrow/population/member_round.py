@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from raygrow.architecture import Candidate, Site, digest_seed, forward_flops, legal_moves, params
+from raygrow.architecture import Candidate, Site, Widen, digest_seed, forward_flops, legal_moves, params
 from raygrow.growth.bottleneck import Residuals, residuals
 from raygrow.growth.line_search import line_search
 from raygrow.growth.meter import Meter
@@ -130,6 +130,10 @@ class MemberRound:
             )
             if type(move) in self.member.initializer.supports
         ]
+        # A new node that reads and feeds what an existing one does is that node, wider: one of the two is enough to probe,
+        # and the wider node leaves the graph as it is.
+        wider = {move.place(arch) for move in moves if isinstance(move, Widen)}
+        moves = [move for move in moves if isinstance(move, Widen) or move.place(arch) not in wider]
         if not moves:
             return {}, [], {}
         sample = self._statistics_examples()
