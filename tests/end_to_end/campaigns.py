@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +52,16 @@ def same_outcome(one: Path, two: Path) -> None:
     assert summary_without_times(one) == summary_without_times(two)
 
 
-def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
-    """The command line in a process of its own."""
-    return subprocess.Popen(
+def run_to_end(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own and wait."""
+    return subprocess.run(
         [sys.executable, "-m", "raygrow.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=300,
         env={**os.environ, **environment},
         start_new_session=True,
     )
-
-
-def run_to_end(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line and wait."""
-    process = start(*arguments, **environment)
-    out, err = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 STOP_AT = """
@@ -79,20 +72,27 @@ main(sys.argv[1:])
 """
 
 
-def run_until(patch: str, *arguments: str | Path) -> int:
-    """Run the command line in a process that a patch stops at a chosen moment; its return code."""
-    process = subprocess.run(
+def start_with(patch: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    """The command line in a process that a patch stops, signals or holds at a chosen moment."""
+    return subprocess.Popen(
         [sys.executable, "-c", STOP_AT.format(patch=patch), *map(str, arguments)],
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
         start_new_session=True,
     )
-    return process.returncode
 
 
-def kill_after(count: int, name: str, module: str, owner: str) -> str:
-    """A patch that sends SIGKILL to its own process on the n-th call of a method, after half of its work was done."""
+def run_with(patch: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same, waited for."""
+    process = start_with(patch, *arguments)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def at_call(count: int, name: str, module: str, owner: str, act: str) -> str:
+    """A patch that acts on the n-th call of a method, before its work is done."""
     return f"""
 import {module} as module
 calls = 0
@@ -101,28 +101,24 @@ def counted(*args, **kwargs):
     global calls
     calls += 1
     if calls == {count}:
-        os.kill(os.getpid(), signal.SIGKILL)
+        {act}
     return original(*args, **kwargs)
 module.{owner}.{name} = counted
 """
+
+
+def signal_after(count: int, name: str, module: str, owner: str, number: int = signal.SIGKILL) -> str:
+    """A patch that sends its own process a signal on the n-th call of a method: no timing decides the moment."""
+    return at_call(count, name, module, owner, f"os.kill(os.getpid(), {int(number)})")
+
+
+HELD = at_call(
+    4, "append", "raygrow.population.ledger", "Ledger", "print('held', file=sys.stderr, flush=True); sys.stdin.read()"
+)
+"""A patch that holds a campaign after three events until its standard input is closed."""
 
 
 def events(folder: Path) -> Iterator[dict[str, Any]]:
     """Events of the ledger."""
     for line in (folder / "events.jsonl").read_text().splitlines():
         yield json.loads(line)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Poll until the condition holds or the process ends."""
-    import select
-
-    while process.poll() is None and not condition():
-        select.select([], [], [], 0.05)
-
-
-def interrupt(process: subprocess.Popen[str], number: int = signal.SIGINT) -> tuple[int, str]:
-    """Send a signal and wait; the return code and standard error."""
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
-    return process.returncode, err

@@ -22,16 +22,15 @@ from raygrow.growth.meter import Meter
 from raygrow.population.checkpoints import CheckpointStore
 
 from .campaigns import (
+    HELD,
     SMALL,
     events,
-    interrupt,
-    kill_after,
     moves_without_times,
     run_to_end,
-    run_until,
+    run_with,
     same_outcome,
-    start,
-    wait_for,
+    signal_after,
+    start_with,
 )
 
 
@@ -135,7 +134,7 @@ def test_killed_and_resumed_is_the_same(
     serial: raygrow.Result, config: Path, tmp_path: Path, count: int, name: str, module: str, owner: str
 ) -> None:
     out = tmp_path / "run"
-    assert run_until(kill_after(count, name, module, owner), "run", config, "--out", out) == -signal.SIGKILL
+    assert run_with(signal_after(count, name, module, owner), "run", config, "--out", out).returncode == -signal.SIGKILL
     assert not (out / "summary.json").exists()
     resumed = run_to_end("resume", out)
     assert resumed.returncode == 0, resumed.stderr
@@ -158,7 +157,7 @@ def counted(handle):
     return original(handle)
 os.fsync = counted
 """.replace("{{", "{").replace("}}", "}")
-    assert run_until(patch, "run", config, "--out", out) == -signal.SIGKILL
+    assert run_with(patch, "run", config, "--out", out).returncode == -signal.SIGKILL
     assert any(path.name.endswith(".tmp") for path in (out / "checkpoints").iterdir())
     resumed = run_to_end("resume", out)
     assert resumed.returncode == 0, resumed.stderr
@@ -169,11 +168,11 @@ os.fsync = counted
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_and_resumed(serial: raygrow.Result, config: Path, tmp_path: Path, number: int) -> None:
     out = tmp_path / "run"
-    process = start("run", config, "--out", out)
-    wait_for(lambda: (out / "events.jsonl").exists() and len(list(events(out))) > 5, process)
-    code, err = interrupt(process, number)
-    assert code == 130, err
-    assert "Traceback" not in err
+    patch = signal_after(2, "run", "raygrow.population.member_round", "MemberRound", number)
+    stopped = run_with(patch, "run", config, "--out", out)
+    assert stopped.returncode == 130, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert f"raygrow resume {out}" in stopped.stderr
     summary = json.loads((out / "summary.json").read_text())
     assert summary["interrupted"] is True
     assert summary["best"]["test_loss"] is None
@@ -188,9 +187,10 @@ def test_interrupted_and_resumed(serial: raygrow.Result, config: Path, tmp_path:
 
 def test_two_processes_cannot_share_a_folder(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = start("run", config, "--out", out)
+    process = start_with(HELD, "run", config, "--out", out)
+    assert process.stderr is not None
     try:
-        wait_for(lambda: (out / "events.jsonl").exists(), process)
+        assert any(line.strip() == "held" for line in process.stderr)
         second = run_to_end("resume", out)
         assert second.returncode == 2
         assert "another raygrow process runs in this folder" in second.stderr
@@ -211,7 +211,8 @@ def test_moved_data_are_found_by_their_digest(tmp_path: Path) -> None:
     config = tmp_path / "plan.yaml"
     config.write_text(yaml.safe_dump(plan))
     out = tmp_path / "run"
-    assert run_until(kill_after(6, "append", "raygrow.population.ledger", "Ledger"), "run", config, "--out", out) < 0
+    killed = run_with(signal_after(6, "append", "raygrow.population.ledger", "Ledger"), "run", config, "--out", out)
+    assert killed.returncode == -signal.SIGKILL
     first.rename(second)
     missing = run_to_end("resume", out)
     assert missing.returncode == 2
