@@ -60,7 +60,7 @@ def example_order(n: int, examples: int, seed: int) -> Tensor:
     """Indices of ``examples`` examples: whole permutations of the n rows one after the other, the last cut short."""
     generator = torch.Generator().manual_seed(seed)
     passes = [torch.randperm(n, generator=generator) for _ in range(math.ceil(examples / n))]
-    return torch.cat(passes)[:examples]
+    return torch.cat(passes)[:examples] if passes else torch.empty(0, dtype=torch.long)
 
 
 def batches(data: Examples, order: Tensor, batch_size: int) -> Iterator[Examples]:

@@ -169,3 +169,24 @@ def test_a_used_folder_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["run", str(config), "--out", str(tmp_path / "run")])
     assert result.exit_code == 2
     assert "already holds a campaign" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        {"campaign.rounds": 0},
+        {"training.final_examples": 0},
+        {"training.examples_per_round": 0},
+        {"training.optimizer": "sgd"},
+        {"training.batch_size": 5000},
+        {"probe.blocks": 200},
+        {"probe.examples": 1},
+        {"budget.max_train_flops": 1},
+        {"data.search_fraction": 0.01},
+    ],
+)
+def test_extreme_but_allowed_settings_end(override: dict[str, Any], tmp_path: Path) -> None:
+    plan = {**SMALL, "data": {"kind": "diabetes"}, "members": SMALL["members"][:1]}
+    result = raygrow.run(plan, override, out=tmp_path / "run", quiet=True)
+    assert math.isfinite(result.summary["best"]["test_loss"])
+    assert result.summary["best"]["stopped_because"]
