@@ -9,8 +9,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from raygrow.predictor import Predictor
 
 PACKAGES = ("raygrow", "torch", "numpy", "ray", "mlflow", "pyarrow")
+LEAST_CONSTANT_LOSS = 1e-6
 MIRROR_PATIENCE = 60.0
 """Seconds that a finished campaign waits for MLflow to show it all."""
 
@@ -100,7 +101,9 @@ def prepare_campaign(plan: Plan) -> Prepared:
         DataError, ConfigError, Refused: before anything was created.
     """
     dataset = prepare(plan.data, plan.campaign.seed)
-    facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), dataset.constant_loss())
+    # A train split of a single class leaves a constant nothing to lose; gains still need a unit.
+    unit = max(dataset.constant_loss(), LEAST_CONSTANT_LOSS)
+    facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), unit)
     budget = plan.budget
     for what, start, limit in (
         ("max_flops_per_example", forward_flops(facts.start), budget.max_flops_per_example),
@@ -142,6 +145,9 @@ def run(
     folder = CampaignFolder(root)
     folder.refuse_if_used()
     _check_address(plan, address)
+    if hasattr(plan.data, "path"):
+        # ``resume`` may be called from another folder.
+        plan = replace(plan, data=replace(plan.data, path=str(Path(plan.data.path).resolve())))  # type: ignore[call-arg]
     ready = prepare_campaign(plan)
     _writable(root)
     coordinator = Coordinator(plan, ready.facts)
@@ -150,6 +156,8 @@ def run(
     for warning in ready.dataset.warnings:
         progress.note(f"warning: {warning}")
     with _signals(), _pool(ready, folder, address, progress.note) as workers, folder.locked():
+        # Again, now alone: another process may have run a whole campaign here in the meantime.
+        folder.refuse_if_begun()
         write_atomically(folder.config, to_yaml(resolved(plan)).encode())
         folder.ledger.append(_started(ready))
         return _execute(folder, coordinator, workers, progress)
@@ -239,7 +247,9 @@ def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, pr
     finally:
         # A second Ctrl-C must not tear what is being written here.
         with _signals(ignore=True):
-            workers.close()
+            # A cluster that is gone must not cost the files that say what was done.
+            with suppress(Exception):
+                workers.close()
             result = _write_derived(folder, coordinator)
             mirror.poke()
             mirror.close(patience)
@@ -260,6 +270,8 @@ def _write_derived(folder: CampaignFolder, coordinator: Coordinator) -> Result:
     from raygrow.report import summary, write_moves, write_page, write_summary
 
     events = folder.ledger.read()
+    # From the ledger alone: an interrupt may have fallen between an event's line and its being heard.
+    coordinator = Coordinator.replay(coordinator.plan, coordinator.facts, events)
     write_moves(events, folder.moves)
     write_summary(coordinator, events, folder.summary)
     write_page(coordinator, events, folder.report)

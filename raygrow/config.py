@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -217,6 +219,9 @@ def _kind(family: str, path: str, raw: Any) -> Any:
 
 def _imported(base: type[Any], path: str, kind: str, fields: Mapping[str, Any]) -> Any:
     module, _, name = kind.partition(":")
+    # A module beside the user's YAML, as `python -m` would find it; the installed command does not look there.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:

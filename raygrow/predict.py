@@ -74,7 +74,11 @@ def _heads(folder: CampaignFolder) -> dict[str, str]:
         figures = json.loads(folder.summary.read_text())
     except (OSError, ValueError):
         raise Refused(f"{folder.summary}: cannot be read; `raygrow resume {folder.root}` writes it again") from None
-    return {"": figures["best"]["checkpoint"], **{m["member"]: m["checkpoint"] for m in figures["members"]}}
+    entries = [("", figures["best"]), *((member["member"], member) for member in figures["members"])]
+    heads = {name: entry["checkpoint"] for name, entry in entries if entry and entry["checkpoint"]}
+    if "" not in heads:
+        raise Refused(f"{folder.root}: the campaign has no network yet; `raygrow resume {folder.root}` goes on with it")
+    return heads
 
 
 def predict_file(folder: CampaignFolder, digest: str, data: Path, output: Path) -> int:
@@ -110,6 +114,9 @@ def predict_file(folder: CampaignFolder, digest: str, data: Path, output: Path) 
     else:
         columns |= {f"prediction_{i}": pa.array(values[:, i]) for i in range(values.shape[1])}
     beside = output.with_name(f".{output.name}.tmp")
-    pq.write_table(pa.table(columns), beside)
-    beside.replace(output)
+    try:
+        pq.write_table(pa.table(columns), beside)
+        beside.replace(output)
+    except OSError as error:
+        raise Refused(f"--output {output}: cannot be written: {error.strerror or error}") from None
     return len(raw)

@@ -32,7 +32,15 @@ class Progress:
         """A line that stays."""
         if not self._quiet:
             self._clear()
-            print(text, file=self._stream, flush=True)
+            self._print(text + "\n")
+
+    def _print(self, text: str) -> None:
+        """A reader that has gone (a closed terminal, ``| head``) must not end a campaign."""
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            self._quiet = True
 
     def heard(self, event: Event) -> None:
         """Told after every event."""
@@ -43,11 +51,11 @@ class Progress:
         text = self._line()
         if self._living:
             self._clear()
-            print(f"\r{text}", end="", file=self._stream, flush=True)
+            self._print(f"\r{text}")
             self._width = len(text)
         elif event["type"] in ("decided", "chosen"):
             granted = f" | granted {len(event['granted'])}" if event["type"] == "decided" else ""
-            print(text + granted, file=self._stream, flush=True)
+            self._print(f"{text}{granted}\n")
 
     def end(self) -> None:
         """Leave the terminal clean."""
@@ -55,7 +63,7 @@ class Progress:
 
     def _clear(self) -> None:
         if self._living and self._width:
-            print("\r" + " " * self._width + "\r", end="", file=self._stream, flush=True)
+            self._print("\r" + " " * self._width + "\r")
             self._width = 0
 
     def _line(self) -> str:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,7 @@ class RayPool:
             self.close()
             raise
         self._idle: deque[Any] = deque(self._actors)
+        self._starting: dict[Any, Any] = {}
         self._queue: deque[Task] = deque()
         self._running: dict[Any, tuple[Any, Task]] = {}
 
@@ -108,25 +112,43 @@ class RayPool:
 
     def wait(self) -> tuple[Task, Report]:
         ray = self._ray
-        done: list[Any] = []
-        while not done:
-            done, _ = ray.wait(list(self._running), num_returns=1, timeout=POLL)
-        actor, task = self._running.pop(done[0])
+        done = self._next_done()
+        actor, task = self._running.pop(done)
         try:
-            report: Report = ray.get(done[0])
-        except ray.exceptions.RayActorError as error:
-            self._actors.remove(actor)
-            replacement = self._actor()
-            self._actors.append(replacement)
-            self._idle.append(replacement)
-            self._dispatch()
-            raise WorkerLost(f"the actor running {task.id} died: {_last_line(error)}", task) from None
+            report: Report = ray.get(done)
         except ray.exceptions.RayTaskError as error:
             self._idle.append(actor)
             raise CampaignFailed(f"task {task.id} failed: {_last_line(error)}") from error
+        except ray.exceptions.RayError as error:
+            # Its process, its node, its memory or its object is gone: whatever it was, the task can run elsewhere.
+            self._replace(actor)
+            raise WorkerLost(f"the actor running {task.id} died: {_last_line(error)}", task) from None
         self._idle.append(actor)
         self._dispatch()
         return task, report
+
+    def _next_done(self) -> Any:
+        """The next finished task; meanwhile replacements that are ready begin to work."""
+        ray, waited = self._ray, 0.0
+        while True:
+            done, _ = ray.wait([*self._running, *self._starting], num_returns=1, timeout=POLL)
+            for ref in done:
+                if ref in self._running:
+                    return ref
+                self._idle.append(self._starting.pop(ref))
+            self._dispatch()
+            waited = 0.0 if done or self._running else waited + POLL
+            if waited > READY_TIMEOUT:
+                raise CampaignFailed(f"the cluster placed no replacement for a lost actor in {READY_TIMEOUT:.0f} s")
+
+    def _replace(self, actor: Any) -> None:
+        with suppress(Exception):
+            self._ray.kill(actor, no_restart=True)
+        self._actors.remove(actor)
+        replacement = self._actor()
+        self._actors.append(replacement)
+        # It takes no task before it is placed: on a cluster that lost a node that may never be.
+        self._starting[replacement.ready.remote()] = replacement
 
     def pids(self) -> list[int]:
         """Process ids of the actors, in no order."""
@@ -136,7 +158,8 @@ class RayPool:
     def close(self) -> None:
         ray = self._ray
         for actor in getattr(self, "_actors", []):
-            ray.kill(actor, no_restart=True)
+            with suppress(Exception):
+                ray.kill(actor, no_restart=True)
         self._actors = []
         if self._own and ray.is_initialized():
             ray.shutdown()
@@ -181,6 +204,8 @@ def _connect(plan: Plan, actors: int, address: str | None) -> bool:
 
     if ray.is_initialized():
         return False
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         if address is not None:
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="raygrow")
@@ -197,6 +222,10 @@ def _connect(plan: Plan, actors: int, address: str | None) -> bool:
     except Exception as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise Refused(f"pool: cannot use {where}: {_last_line(error)}") from None
+    finally:
+        # Ray sets a handler of its own, which would end the process where the campaign has one that leaves it whole.
+        if in_main and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
     return True
 
 

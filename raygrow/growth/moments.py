@@ -179,15 +179,23 @@ def fold_of(
     meter: Meter,
     batch: int = COLLECT_BATCH,
 ) -> Fold:
-    """Moments and rows of all sites in one pass over these examples, in eval mode."""
+    """Moments and rows of all sites in one pass over these examples, in eval mode.
+
+    Raises:
+        FloatingPointError: the network has diverged on them.
+    """
     was_training = network.training
     network.eval()
     moments = Moments(Layout.of(network.arch), len(x))
     rows: list[tuple[Tensor, Tensor, Tensor]] = []
     for start in range(0, len(x), batch):
         b, g, c = rows_of(network, x[start : start + batch], y[start : start + batch], loss, generator)
+        b, g, c = b.double(), g.double(), c.double()
+        if not bool(torch.isfinite(b).all() and torch.isfinite(g).all()):
+            raise FloatingPointError("values or gradients of the statistics examples are not finite")
+        # In float64 from here on: squares of large values would overflow float32.
         moments.add(b, g, meter)
-        rows.append((b.double(), g.double(), c.double()))
+        rows.append((b, g, c))
     network.train(was_training)
     arch = network.arch
     # One forward and two backward passes, those only to the pre-activations.

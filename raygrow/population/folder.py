@@ -30,6 +30,11 @@ class CampaignFolder:
             holds = "a campaign; `raygrow resume` goes on with it" if self.config.exists() else "files"
             raise Refused(f"--out {self.root}: the folder must be empty or new, but it already holds {holds}")
 
+    def refuse_if_begun(self) -> None:
+        """Raises Refused when a campaign has begun here; for the holder of the lock."""
+        if self.config.exists() or self.ledger.path.exists():
+            raise Refused(f"{self.root}: another process has begun a campaign here; `raygrow resume` goes on with it")
+
     def refuse_if_absent(self) -> None:
         """Raises LedgerError when there is no campaign here."""
         if not self.config.exists() or not self.ledger.path.exists():

@@ -62,12 +62,22 @@ class MemberRound:
     def run(self) -> Report:
         head = self.worker.load(self.task.head)
         network, state, trained = self._train(head)
-        # The report of a round that diverged points at the head it began from.
         if not all_finite(network):
-            found = score(head.network, self.data.validation, self.loss)
-            costs = Costs(training=trained, evaluation=found.flops)
-            control = self.worker.described(head.network, self.task.head, found)
-            return self._report(control, [], head.strategy["state"], costs, "", diverged=True)
+            return self._diverged(head, trained)
+        try:
+            return self._grow(head, network, state, trained)
+        except FloatingPointError:
+            return self._diverged(head, trained)
+
+    def _diverged(self, head: Checkpoint, trained: int, probes: int = 0) -> Report:
+        """The report of a round that diverged points at the head it began from."""
+        found = score(head.network, self.data.validation, self.loss)
+        costs = Costs(trained, self.meter.products, self.meter.solves, probes, found.flops)
+        control = self.worker.described(head.network, self.task.head, found)
+        return self._report(control, [], head.strategy["state"], costs, "", diverged=True)
+
+    def _grow(self, head: Checkpoint, network: Network, state: State, trained: int) -> Report:
+        """Everything after training; raises FloatingPointError where the network has diverged."""
         self._update_existing(network)
         candidates, proposals, predictions = self._propose(network)
         # One stream a member and round: two members never draw alike, however their seeds are set.
@@ -267,9 +277,7 @@ class MemberRound:
         control, forks = results[0], results[1:]
         costs = Costs(trained, self.meter.products, self.meter.solves, sum(r.flops for r in results))
         if not control.finite:
-            found = score(head.network, self.data.validation, self.loss)
-            described = worker.described(head.network, self.task.head, found)
-            return self._report(described, [], state, costs, why, diverged=True)
+            return self._diverged(head, trained, costs.probes)
         rows: list[tuple[Report, ForkResult]] = []
         outcomes: list[Outcome] = []
         for proposal, result in sorted(zip(probed, forks, strict=True), key=lambda pair: pair[0].id):

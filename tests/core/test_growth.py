@@ -830,3 +830,11 @@ def test_solves_are_counted_by_hand() -> None:
     assert meter.solves == 72 + 144 + 25 * 216
     meter.svd(torch.ones(4, 3, dtype=torch.float64))
     assert meter.flops == meter.solves == 72 + 144 + 5400 + 10 * 4 * 3 * 3
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_gram_matrix_that_is_not_finite_is_told_and_not_solved_for_ever(value: float) -> None:
+    gram = torch.eye(3, dtype=torch.float64)
+    gram[1, 1] = value
+    with pytest.raises(FloatingPointError, match="not finite"):
+        Meter().solve(gram, torch.ones(3, 1, dtype=torch.float64), 1e-3)

@@ -51,6 +51,9 @@ ODD: dict[str, dict[str, Any]] = {
     ),
     "identical columns": _table(f1=np.arange(120.0), f2=np.arange(120.0), f3=np.arange(120.0)),
     "values of 1e30": _table(f0=1e30 * RNG.normal(size=120), f1=np.r_[np.zeros(119), 1e30]),
+    "one class in train": _table(
+        label=np.r_[np.zeros(80, int), np.tile([0, 1], 20)], split=["train"] * 80 + ["val"] * 20 + ["test"] * 20
+    ),
     "10,000 features, 20 rows": _table(20, 10000),
 }
 
@@ -190,3 +193,12 @@ def test_extreme_but_allowed_settings_end(override: dict[str, Any], tmp_path: Pa
     result = raygrow.run(plan, override, out=tmp_path / "run", quiet=True)
     assert math.isfinite(result.summary["best"]["test_loss"])
     assert result.summary["best"]["stopped_because"]
+
+
+def test_huge_features_that_are_not_standardised_end(tmp_path: Path) -> None:
+    """Squares of 1e25 overflow float32, in which the statistics are gathered; they are summed in float64."""
+    table = _table(f0=1e25 * np.random.default_rng(0).normal(size=120))
+    result = _run(table, tmp_path, standardize=False)
+    for member in result.summary["members"]:
+        assert math.isfinite(member["test_loss"])
+        assert member["stopped_because"]

@@ -107,7 +107,7 @@ def _linear_directions(residuals: Residuals, site: Site, rows: Tensor, perp: Ten
     white = whitener(residuals.fold, site.sources, meter)
     z = meter.mm(white.T, meter.mm(rows.T, perp) / n)
     # Standardised by the rms of each output, the entries of sqrt(n) Z have unit variance without signal.
-    noise = torch.linalg.svdvals(math.sqrt(n) * z / scale.clamp_min(1e-12 * float(scale.max())))
+    noise = meter.svdvals(math.sqrt(n) * z / scale.clamp_min(1e-12 * float(scale.max())))
     floor = math.sqrt(white.shape[1]) + math.sqrt(q)
     m = int((noise > floor).sum())
     left, values, _ = meter.svd(z)
@@ -133,9 +133,9 @@ def _curved_directions(z: Tensor, perp: Tensor, wanted: int, generator: torch.Ge
         if not sd > 1e-6 * float(spread[0]):
             continue
         weighted = z * (column - column.mean())[:, None]
-        basis = torch.linalg.qr(start)[0]
+        basis = meter.basis(start)
         for _ in range(0 if block == rank else POWER_STEPS):
-            basis = torch.linalg.qr(meter.mm(weighted.T, meter.mm(z, basis)) / n)[0]
+            basis = meter.basis(meter.mm(weighted.T, meter.mm(z, basis)) / n)
         small = meter.mm(basis.T, meter.mm(weighted.T, meter.mm(z, basis))) / n
         curvature, inner = meter.eigh((small + small.T) / 2)
         edge = 2 * math.sqrt(rank / n) * sd
