@@ -9,23 +9,23 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raygrow.app import Result as Result
     from raygrow.app import resume as resume
     from raygrow.app import run as run
+    from raygrow.result import Result as Result
 
 try:
     __version__ = version("raygrow")
 except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0+source"
 
-_LAZY = ("Result", "resume", "run")
+_LAZY = {"Result": "raygrow.result", "resume": "raygrow.app", "run": "raygrow.app"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        import raygrow.app
+        from importlib import import_module
 
-        return getattr(raygrow.app, name)
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'raygrow' has no attribute {name!r}")
 
 

@@ -27,10 +27,10 @@ from raygrow.population.ledger import Event, write_atomically
 from raygrow.population.plan import Facts, Plan
 from raygrow.population.tasks import Pool
 from raygrow.progress import Progress
+from raygrow.result import Result
 
 if TYPE_CHECKING:
     from raygrow.adapters.mlflow_mirror import MlflowMirror
-    from raygrow.predictor import Predictor
 
 PACKAGES = ("raygrow", "torch", "numpy", "ray", "mlflow", "pyarrow")
 LEAST_CONSTANT_LOSS = 1e-6
@@ -40,49 +40,6 @@ MIRROR_PATIENCE = 60.0
 
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM. Not an ``Exception``: nothing on the way may swallow it."""
-
-
-@dataclass(frozen=True)
-class Grown:
-    """A network that a campaign grew.
-
-    Attributes:
-        folder: of the campaign.
-        figures: its entry in ``summary.json``.
-    """
-
-    folder: Path
-    figures: Mapping[str, Any]
-
-    def load(self) -> Predictor:
-        """The network as a torch module: raw features in; class probabilities, or targets in original units, out."""
-        from raygrow.predictor import Predictor
-
-        checkpoint = CampaignFolder(self.folder).store.load(self.figures["checkpoint"])
-        return Predictor(checkpoint.network, checkpoint.preprocessing).eval()
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a campaign left.
-
-    Attributes:
-        folder: DIR of the contract.
-        summary: content of ``summary.json``.
-    """
-
-    folder: Path
-    summary: Mapping[str, Any]
-
-    @property
-    def best(self) -> Grown:
-        """The network with the lowest validation loss."""
-        return Grown(self.folder, self.summary["best"])
-
-    @property
-    def members(self) -> dict[str, Grown]:
-        """The last network of every member."""
-        return {figures["member"]: Grown(self.folder, figures) for figures in self.summary["members"]}
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,11 @@ MAY["config"] = {*MAY["policy"]}
 MAY["testing"] = {*MAY["policy"]}
 MAY["adapters"] = {*MAY["policy"], "policy", "predictor", "predict"}
 MAY["report"] = {*MAY["policy"], "policy"}
-MAY["app"] = {*MAY["adapters"], "adapters", "report", "config", "progress"}
+MAY["result"] = {"population", "predictor"}
+MAY["app"] = {*MAY["adapters"], "adapters", "report", "config", "progress", "result"}
 MAY["validate"] = {*MAY["app"], "app"}
 MAY["cli"] = {*MAY["validate"], "validate", "raygrow"}
-MAY["raygrow"] = {"app"}
+MAY["raygrow"] = {"app", "result"}
 MAY["app"] |= {"raygrow"}  # its version
 
 THIRD = {
