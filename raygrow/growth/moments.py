@@ -1,8 +1,8 @@
 """Streamed second moments of every site of a network, from one forward and backward pass.
 
-All the statistics of growth_math 0 are blocks of three matrices: with b the values of all nodes and a constant 1 side
-by side, and G = -dloss/da the functional gradients at all pre-activations side by side, they are E[b b^T], E[b G^T] and
-E[G G^T]. So a batch costs three products whatever the number of sites.
+The statistics of growth_math 0 are blocks of two matrices: with b the values of all nodes and a constant 1 side by side,
+and G = -dloss/da the functional gradients at all pre-activations side by side, they are E[b b^T] and E[b G^T]. So a batch
+costs two products whatever the number of sites. E[G G^T] is left out: no initializer here uses an output metric.
 """
 
 from __future__ import annotations
@@ -65,7 +65,6 @@ class Moments:
         self.dual = examples < layout.constant + 1
         self._second: Tensor | float = 0.0
         self._cross: Tensor | float = 0.0
-        self._gradient: Tensor | float = 0.0
 
     def add(self, b: Tensor, g: Tensor, meter: Meter) -> None:
         """Add a batch: b [n, P + 1] with the constant last, g [n, Q]."""
@@ -73,7 +72,6 @@ class Moments:
         if not self.dual:
             self._second = self._second + meter.mm(b.T, b).double()
         self._cross = self._cross + meter.mm(b.T, g).double()
-        self._gradient = self._gradient + meter.mm(g.T, g).double()
 
     def __add__(self, other: Moments) -> Moments:
         total = Moments(self.layout, 0)
@@ -82,7 +80,6 @@ class Moments:
         total.count = self.count + other.count
         total._second = 0.0 if total.dual else self._second + other._second
         total._cross = self._cross + other._cross
-        total._gradient = self._gradient + other._gradient
         return total
 
     @property
@@ -94,11 +91,6 @@ class Moments:
     def cross(self) -> Tensor:
         """E[b G^T], [P + 1, Q]."""
         return self._mean(self._cross)
-
-    @property
-    def gradient(self) -> Tensor:
-        """E[G G^T], [Q, Q]."""
-        return self._mean(self._gradient)
 
     def _mean(self, total: Tensor | float) -> Tensor:
         if not isinstance(total, Tensor):

@@ -121,11 +121,10 @@ def test_streamed_moments_are_those_of_one_batch(task: str, dtype: torch.dtype) 
         for mine, other in (
             (fold.moments.second, exact.second),
             (fold.moments.cross, exact.cross),
-            (fold.moments.gradient, exact.gradient),
         ):
             torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
-        rows = (fold.b.T @ fold.b / 203, fold.b.T @ fold.g / 203, fold.g.T @ fold.g / 203)
-        moments = (fold.moments.second, fold.moments.cross, fold.moments.gradient)
+        rows = (fold.b.T @ fold.b / 203, fold.b.T @ fold.g / 203)
+        moments = (fold.moments.second, fold.moments.cross)
         for mine, other in zip(moments, rows, strict=True):
             torch.testing.assert_close(mine, other, rtol=tolerance, atol=tolerance)
 
@@ -142,7 +141,6 @@ def test_batches_of_different_sizes_add_up() -> None:
     assert total.count == 90
     torch.testing.assert_close(total.second, once.second)
     torch.testing.assert_close(total.cross, once.cross)
-    torch.testing.assert_close(total.gradient, once.gradient)
 
 
 @pytest.mark.parametrize("task", TASKS)
