@@ -42,6 +42,7 @@ class AbstractInitializer(ABC):
     ) -> Mapping[int, Extension]:
         """New weights of a move at ``site`` in each of ``sizes`` (units; ``(0,)`` for an edge).
 
+        What it asks of ``residuals`` is what is computed: one that reads no gradient causes no pass at all.
         Sizes share their draws and their directions: the first k units of a larger extension read what the k units
         of a smaller one read, so that sizes are compared on the same ground and the solves are paid for once.
         """
@@ -49,13 +50,21 @@ class AbstractInitializer(ABC):
 
 def split_fan_in(site: Site, residuals: Residuals, alpha: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Cut fan-in rows [k, p2], the bias last, into one block a source and the bias."""
-    layout = residuals.fold.layout
-    widths = [layout.values[s].stop - layout.values[s].start for s in site.sources]
+    widths = [width_of(residuals, source) for source in site.sources]
     blocks = torch.split(alpha[:, :-1], widths, dim=1)
     return dict(zip(site.sources, blocks, strict=True)), alpha[:, -1]
 
 
-def width_of(residuals: Residuals, target: str) -> int:
-    """Units of a target node."""
-    span = residuals.fold.layout.gradients[target]
-    return int(span.stop - span.start)
+def width_of(residuals: Residuals, node: str) -> int:
+    """Units of a node."""
+    return residuals.fold.arch.size(node)
+
+
+def prefixes(
+    sizes: Sequence[int], fan_in: Mapping[str, Tensor], bias: Tensor, fan_out: Mapping[str, Tensor]
+) -> dict[int, Extension]:
+    """The first k units of an extension, for every k."""
+    return {
+        k: Extension({s: w[:k] for s, w in fan_in.items()}, bias[:k], {t: w[:, :k] for t, w in fan_out.items()})
+        for k in sizes
+    }
