@@ -16,7 +16,7 @@ from torch import Tensor
 from raygrow.architecture import INPUT, Architecture, forward_flops
 from raygrow.growth.backpropagation import backpropagate, gradient_at_output
 from raygrow.growth.meter import Meter
-from raygrow.growth.rows import Rows
+from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows
 from raygrow.nn import Network
 from raygrow.nn.losses import AbstractLoss
 
@@ -40,6 +40,22 @@ class Sample:
         self.y = torch.cat([y[0::2], y[1::2]])
         self.first = (len(x) + 1) // 2
         self.rows = Rows(_with_constant([self.x]))
+        self.rows.split(self.first)
+
+    def prepare(self, *, whitens: bool) -> Meter:
+        """Solve now what growth will ask of the input's rows, for regressions or for whitening, and return the bill.
+
+        Otherwise each is solved when it is asked for first.
+        """
+        bill = Meter()
+        if whitens:
+            self.rows.factor(WHITENING_RIDGE, bill)
+            self.rows.whitened(bill)
+            for half in self.rows.split(self.first):
+                half.factor(UPDATE_RIDGE, bill)
+        else:
+            self.rows.factor(UPDATE_RIDGE, bill)
+        return bill
 
     def __len__(self) -> int:
         return len(self.x)

@@ -1,7 +1,7 @@
 """A pool's worker: it runs any member's task.
 
-A worker keeps no state between tasks: it loads the member's head, and what it writes is named by digest. So any worker can
-run any member's task, again and elsewhere, and the result is the same bit for bit.
+A worker keeps nothing between tasks but what the campaign alone determines: it loads the member's head, and what it writes is
+named by digest. So any worker can run any member's task, again and elsewhere, and the result is the same bit for bit.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from raygrow.architecture import digest_seed, forward_flops, params
 from raygrow.data import Dataset
 from raygrow.nn import Network, Optimizer, OptimizerPlan, State, all_finite, clone
 from raygrow.population.checkpoints import Checkpoint, CheckpointStore
+from raygrow.population.growing import Samples
 from raygrow.population.member_round import MemberRound
 from raygrow.population.plan import Facts, Member, Plan, examples_of, kind_of
 from raygrow.population.tasks import Costs, Report, Task
@@ -42,6 +43,7 @@ class Worker:
             for split in (dataset.train, dataset.search, dataset.validation, dataset.test)
         )
         self.data = ExampleSets(facts.task, train, search, validation, test)
+        self.samples = Samples(self.data)
 
     def run(self, task: Task) -> Report:
         """Run one task and report it in plain JSON."""

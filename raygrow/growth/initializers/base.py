@@ -25,11 +25,13 @@ class AbstractInitializer(ABC):
 
     Attributes:
         supports: the moves it can initialise.
+        whitens: whether it reads whitened rows; those of the input are then prepared once a campaign.
         line_searched: whether its fan-out is scaled by a line search on ``search`` before the probe.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "use_attribute_docstrings": True}
     supports: ClassVar[frozenset[type[AbstractMove]]]
+    whitens: ClassVar[bool] = False
     line_searched: ClassVar[bool]
 
     @abstractmethod

@@ -40,6 +40,7 @@ class Tiny(AbstractInitializer):
     """
 
     supports = frozenset({Widen, AddNode, AddEdge})
+    whitens = True
     line_searched = True
 
     kind: Literal["tiny"] = "tiny"
@@ -96,13 +97,13 @@ def _linear_directions(
     """Directions of the linearised theory above the noise floor, [m, p2], m at most ``most`` (growth_math 1.2)."""
     rows = residuals.fold.reads(site.sources)
     found = leading(residuals, site.sources, site.targets, most, generator, meter)
-    q = len(found.right)
-    # Without signal sqrt(n) S^-1/2 N v is a vector of p2 entries whose variance is that of G_perp v; the largest over all v
-    # reaches sqrt(p2) + sqrt(q) of its rms.
+    # Without signal sqrt(n) S^-1/2 N v is p2 entries whose variance is that of G_perp v, and the best v makes use of chance in
+    # every output: Chevet's bound on the largest singular value, sqrt(p2) + sqrt(q) where the outputs are alike.
     spread = residuals.along(found.right, site.targets).square().mean(0).sqrt()
+    total = sum(float(residuals.fold.gradients[target].square().sum()) for target in site.targets) / rows.n
     varying = int((rows.matrix.abs().amax(0) > 0).sum())
-    floor = math.sqrt(min(varying, rows.n)) + math.sqrt(q)
-    keep = (math.sqrt(rows.n) * found.values > floor * spread) & (found.values > 0)
+    floor = math.sqrt(min(varying, rows.n)) * spread + math.sqrt(total)
+    keep = (math.sqrt(rows.n) * found.values > floor) & (found.values > 0)
     return found.read[:, keep].T
 
 
