@@ -189,7 +189,7 @@ class _Actor:
         return os.getpid()
 
     def run(self, task: dict[str, Any]) -> Report:
-        return self._worker.run(Task.from_json(task))
+        return self._worker.run([Task.from_json(task)])[0]
 
 
 def _connect(plan: Plan, actors: int, address: str | None) -> bool:

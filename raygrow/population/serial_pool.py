@@ -31,7 +31,7 @@ class SerialPool:
         task = self._queue.popleft()
         with one_thread():
             try:
-                return task, self._worker.run(task)
+                return task, self._worker.run([task])[0]
             except RaygrowError:
                 raise
             except Exception as error:
