@@ -7,6 +7,7 @@ run any member's task, again and elsewhere, and the result is the same bit for b
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,8 +44,11 @@ class Worker:
         )
         self.data = ExampleSets(facts.task, train, search, validation, test)
 
-    def run(self, task: Task) -> Report:
-        """Run one task and report it in plain JSON."""
+    def run(self, tasks: Sequence[Task]) -> list[Report]:
+        """Run tasks of different members and report each in plain JSON, in their order."""
+        return [self._run(task) for task in tasks]
+
+    def _run(self, task: Task) -> Report:
         begun = time.perf_counter()
         runs = {"start": self._start, "round": self._round, "finish": self._finish, "test": self._test}
         report = runs[task.phase](task)
