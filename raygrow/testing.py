@@ -33,7 +33,7 @@ from raygrow.growth.prediction import derivative, response
 from raygrow.nn import Extension, Network, clone, graft
 from raygrow.nn.losses import LOSSES
 from raygrow.population.selection import AbstractSelection, Bid, ranked
-from raygrow.population.tasks import Pool, Report, Task
+from raygrow.population.tasks import Pool, Report, Task, named
 from raygrow.strategies import FEATURES, AbstractStrategy, Evidence, Outcome, Proposal, Situation
 
 
@@ -324,6 +324,7 @@ class ScriptedPool:
         script: the report of a task.
         order: picks which of the waiting tasks is reported next.
         losses: ids of tasks whose worker dies once, or several times where repeated.
+        share: most tasks that a worker holds at once, and loses when it dies.
     """
 
     def __init__(
@@ -331,13 +332,14 @@ class ScriptedPool:
         script: Callable[[Task], Report],
         order: Callable[[list[Task]], int] = lambda tasks: 0,
         losses: Sequence[str] = (),
+        share: int = 1,
     ) -> None:
-        self._script, self._order, self._losses = script, order, list(losses)
+        self._script, self._order, self._losses, self._share = script, order, list(losses), share
         self._waiting: deque[Task] = deque()
         self.done: list[Task] = []
 
-    def submit(self, task: Task) -> None:
-        self._waiting.append(task)
+    def submit(self, tasks: Sequence[Task]) -> None:
+        self._waiting.extend(tasks)
 
     def wait(self) -> tuple[Task, Report]:
         tasks = list(self._waiting)
@@ -345,7 +347,10 @@ class ScriptedPool:
         self._waiting.remove(task)
         if task.id in self._losses:
             self._losses.remove(task.id)
-            raise WorkerLost(f"the worker of {task.id} died", task)
+            held = [task, *list(self._waiting)[: self._share - 1]]
+            for other in held[1:]:
+                self._waiting.remove(other)
+            raise WorkerLost(f"the worker of {named(held)} died", held)
         self.done.append(task)
         return task, self._script(task)
 
@@ -355,8 +360,7 @@ class ScriptedPool:
 
 def run_all(pool: Pool, tasks: Sequence[Task]) -> dict[str, Report]:
     """Reports of tasks by id, whatever the order they came in, without their timings."""
-    for task in tasks:
-        pool.submit(task)
+    pool.submit(tasks)
     found: dict[str, Report] = {}
     for _ in tasks:
         task, report = pool.wait()

@@ -141,10 +141,10 @@ def decide(cell: Cell, seed: int) -> Decision:
     )
     with tempfile.TemporaryDirectory() as folder, one_thread():
         worker = _worker(Plan(data=cell.source, members=(who,), campaign=Campaign(seed=seed)), Path(folder))
-        head = worker.run(Task("start", who.name, 0))["head"]["checkpoint"]
+        head = worker.run([Task("start", who.name, 0)])[0]["head"]["checkpoint"]
         task = Task("round", who.name, 1, head)
         if cell.arm in ("round", "screened"):
-            worker.run(task)
+            worker.run([task])
         else:
             round_ = MemberRound(worker, task)
             strategy.judge(_twins(round_, head, resolved=cell.arm == "resolved"), round_.situation, {})
@@ -157,10 +157,10 @@ def campaign_of(source: AbstractSource, judge: str, seed: int, rounds: int) -> l
     accepted: list[str] = []
     with tempfile.TemporaryDirectory() as folder, one_thread():
         worker = _worker(Plan(data=source, members=(who,), campaign=Campaign(seed=seed)), Path(folder))
-        head = worker.run(Task("start", who.name, 0))["head"]["checkpoint"]
+        head = worker.run([Task("start", who.name, 0)])[0]["head"]["checkpoint"]
         tests = 0
         for round_ in range(1, rounds + 1):
-            report = worker.run(Task("round", who.name, round_, head, tests, rounds_since_growth=round_ - 1))
+            (report,) = worker.run([Task("round", who.name, round_, head, tests, rounds_since_growth=round_ - 1)])
             accepted += [f"round {round_}: {c['reason']}" for c in report["candidates"] if c["verdict"] == "accept"]
             tests += bool(report["candidates"])
             head = report["control"]["checkpoint"]
