@@ -4,6 +4,11 @@ Each message states the rule, echoes the offending value and names the cure. ``R
 work begins (exit code 2); ``CampaignFailed`` after it has begun (exit code 3, what was done is kept).
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 
 class RaygrowError(Exception):
     """Base class of every error raised on purpose."""
@@ -34,7 +39,17 @@ class CheckpointError(RaygrowError):
 
 
 class WorkerLost(RaygrowError):
-    """A worker of the pool died; its member's round can be run again elsewhere."""
+    """A worker of the pool died; what it was doing can be run again elsewhere.
+
+    Attributes:
+        reason: in words.
+        tasks: all that it held; none of them was reported.
+    """
+
+    def __init__(self, reason: str, tasks: Sequence[Any]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.tasks = tuple(tasks)
 
 
 class CampaignFailed(RaygrowError):

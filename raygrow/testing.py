@@ -25,15 +25,15 @@ from raygrow.architecture import (
     Widen,
 )
 from raygrow.errors import WorkerLost
-from raygrow.growth.bottleneck import Residuals, residuals
+from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.meter import Meter
-from raygrow.growth.moments import collect
 from raygrow.growth.prediction import derivative, response
+from raygrow.growth.statistics import collect
 from raygrow.nn import Extension, Network, clone, graft
 from raygrow.nn.losses import LOSSES
 from raygrow.population.selection import AbstractSelection, Bid, ranked
-from raygrow.population.tasks import Pool, Report, Task
+from raygrow.population.tasks import Pool, Report, Task, named
 from raygrow.strategies import FEATURES, AbstractStrategy, Evidence, Outcome, Proposal, Situation
 
 
@@ -83,7 +83,7 @@ def _measured(activation: str, task: str) -> tuple[Network, Residuals]:
     network = a_network(activation)
     x, y = some_examples(task)
     statistics = collect(network, x, y, LOSSES[task], torch.Generator().manual_seed(0), Meter())
-    return network, residuals(statistics.whole, Meter())
+    return network, Residuals(statistics.whole, Meter())
 
 
 class InitializerContract:
@@ -130,7 +130,7 @@ class InitializerContract:
                 x = x.to(dtype)
                 y = y if task == "classification" else y.to(dtype)
                 statistics = collect(network, x, y, LOSSES[task], torch.Generator().manual_seed(0), Meter())
-                grown = graft(network, move, self._extension(residuals(statistics.whole, Meter()), move))
+                grown = graft(network, move, self._extension(Residuals(statistics.whole, Meter()), move))
                 with torch.no_grad():
                     assert float((grown(x) - network(x)).abs().max()) <= tolerance, (move, activation)
 
@@ -178,7 +178,7 @@ class InitializerContract:
             site = move.place(network.arch)
             assert site is not None
             deltas = response(extension, site, found.fold.values, Meter())
-            predicted = float(derivative(deltas, found.fold.g, found.fold).mean())
+            predicted = float(derivative(deltas, found.fold.gradients).mean())
 
             @torch.no_grad()
             def loss(step: float) -> float:
@@ -324,6 +324,7 @@ class ScriptedPool:
         script: the report of a task.
         order: picks which of the waiting tasks is reported next.
         losses: ids of tasks whose worker dies once, or several times where repeated.
+        share: most tasks that a worker holds at once, and loses when it dies.
     """
 
     def __init__(
@@ -331,13 +332,14 @@ class ScriptedPool:
         script: Callable[[Task], Report],
         order: Callable[[list[Task]], int] = lambda tasks: 0,
         losses: Sequence[str] = (),
+        share: int = 1,
     ) -> None:
-        self._script, self._order, self._losses = script, order, list(losses)
+        self._script, self._order, self._losses, self._share = script, order, list(losses), share
         self._waiting: deque[Task] = deque()
         self.done: list[Task] = []
 
-    def submit(self, task: Task) -> None:
-        self._waiting.append(task)
+    def submit(self, tasks: Sequence[Task]) -> None:
+        self._waiting.extend(tasks)
 
     def wait(self) -> tuple[Task, Report]:
         tasks = list(self._waiting)
@@ -345,7 +347,10 @@ class ScriptedPool:
         self._waiting.remove(task)
         if task.id in self._losses:
             self._losses.remove(task.id)
-            raise WorkerLost(f"the worker of {task.id} died", task)
+            held = [task, *list(self._waiting)[: self._share - 1]]
+            for other in held[1:]:
+                self._waiting.remove(other)
+            raise WorkerLost(f"the worker of {named(held)} died", held)
         self.done.append(task)
         return task, self._script(task)
 
@@ -355,8 +360,7 @@ class ScriptedPool:
 
 def run_all(pool: Pool, tasks: Sequence[Task]) -> dict[str, Report]:
     """Reports of tasks by id, whatever the order they came in, without their timings."""
-    for task in tasks:
-        pool.submit(task)
+    pool.submit(tasks)
     found: dict[str, Report] = {}
     for _ in tasks:
         task, report = pool.wait()

@@ -1,6 +1,6 @@
 """The Ray pool: long-lived actors, the data set put once, errors of a dead actor translated.
 
-Any free actor runs the next task: workers keep no state, so which actor serves which member changes no figure.
+Free actors share what waits: workers keep no state, so which actor serves which members changes no figure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import secrets
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from raygrow.data import Dataset
 from raygrow.errors import CampaignFailed, Refused, WorkerLost
 from raygrow.population.plan import Facts, Plan
-from raygrow.population.tasks import Report, Task
+from raygrow.population.tasks import Report, Task, named
 
 READY_TIMEOUT = 180.0
 """Seconds a cluster may take to place one actor before the campaign is refused. Ray itself would wait for ever."""
@@ -68,7 +68,8 @@ class RayPool:
         self._idle: deque[Any] = deque(self._actors)
         self._starting: dict[Any, Any] = {}
         self._queue: deque[Task] = deque()
-        self._running: dict[Any, tuple[Any, Task]] = {}
+        self._running: dict[Any, tuple[Any, list[Task]]] = {}
+        self._done: deque[tuple[Task, Report]] = deque()
 
     def _actor(self) -> Any:
         options = {
@@ -101,31 +102,35 @@ class RayPool:
         except ray.exceptions.RayError as error:
             raise Refused(f"pool: an actor could not start: {_last_line(error)}") from None
 
-    def submit(self, task: Task) -> None:
-        self._queue.append(task)
+    def submit(self, tasks: Sequence[Task]) -> None:
+        self._queue.extend(tasks)
         self._dispatch()
 
     def _dispatch(self) -> None:
         while self._queue and self._idle:
-            actor, task = self._idle.popleft(), self._queue.popleft()
-            self._running[actor.run.remote(task.to_json())] = (actor, task)
+            actor = self._idle.popleft()
+            # Even shares of neighbours; an actor that is about to be ready has its share left to it.
+            share = math.ceil(len(self._queue) / (1 + len(self._idle) + len(self._starting)))
+            tasks = [self._queue.popleft() for _ in range(share)]
+            self._running[actor.run.remote([task.to_json() for task in tasks])] = (actor, tasks)
 
     def wait(self) -> tuple[Task, Report]:
         ray = self._ray
-        done = self._next_done()
-        actor, task = self._running.pop(done)
-        try:
-            report: Report = ray.get(done)
-        except ray.exceptions.RayTaskError as error:
+        if not self._done:
+            done = self._next_done()
+            actor, tasks = self._running.pop(done)
+            try:
+                self._done.extend(zip(tasks, ray.get(done), strict=True))
+            except ray.exceptions.RayTaskError as error:
+                self._idle.append(actor)
+                raise CampaignFailed(f"{named(tasks)} failed: {_last_line(error)}") from error
+            except ray.exceptions.RayError as error:
+                # Its process, its node, its memory or its object is gone: whatever it was, others can run its tasks.
+                self._replace(actor)
+                raise WorkerLost(f"the actor running {named(tasks)} died: {_last_line(error)}", tasks) from None
             self._idle.append(actor)
-            raise CampaignFailed(f"task {task.id} failed: {_last_line(error)}") from error
-        except ray.exceptions.RayError as error:
-            # Its process, its node, its memory or its object is gone: whatever it was, the task can run elsewhere.
-            self._replace(actor)
-            raise WorkerLost(f"the actor running {task.id} died: {_last_line(error)}", task) from None
-        self._idle.append(actor)
-        self._dispatch()
-        return task, report
+            self._dispatch()
+        return self._done.popleft()
 
     def _next_done(self) -> Any:
         """The next finished task; meanwhile replacements that are ready begin to work."""
@@ -188,8 +193,8 @@ class _Actor:
     def pid(self) -> int:
         return os.getpid()
 
-    def run(self, task: dict[str, Any]) -> Report:
-        return self._worker.run(Task.from_json(task))
+    def run(self, tasks: list[dict[str, Any]]) -> list[Report]:
+        return self._worker.run([Task.from_json(task) for task in tasks])
 
 
 def _connect(plan: Plan, actors: int, address: str | None) -> bool:

@@ -69,7 +69,7 @@ class Residuals:
     def along(self, directions: Tensor, targets: Sequence[str]) -> Tensor:
         """G_perp v for the columns v of [q, m], [n, m]; without G_perp itself where it was not needed yet."""
         total: Tensor | None = None
-        for target, part in zip(targets, directions.split(self._sizes(targets)), strict=True):
+        for target, part in zip(targets, torch.split(directions, self._sizes(targets)), strict=True):
             if target in self._perp:
                 added = self._meter.mm(self._perp[target], part)
             else:
@@ -90,6 +90,7 @@ class Residuals:
             perp = self.perp(targets)
             found = eigenpairs(self._meter.mm(perp.T, perp) / len(perp), count, self._meter)
         else:
+
             def power(block: Tensor) -> Tensor:
                 return self.back(self.along(block, targets), targets)
 
@@ -157,6 +158,7 @@ def leading(
         return meter.mm(rows.matrix, read(along))
 
     if not whole_is_cheap(q, count):
+
         def power(block: Tensor) -> Tensor:
             return residuals.back(smooth(residuals.along(block, targets)), targets)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raygrow.architecture import forward_flops
 from raygrow.growth.meter import Meter
-from raygrow.nn import Network, Trace
+from raygrow.nn import Network
 from raygrow.nn.losses import AbstractLoss
 
 COARSE = tuple(4.0**e for e in range(-12, 5))
@@ -95,8 +95,7 @@ def line_search(search: Searched, deltas: Mapping[str, Tensor], meter: Meter) ->
         if found[1] < before:
             return _walk(search, deltas, found, guess, before, meter)
     coarse = _least(COARSE, search.losses(COARSE, deltas, meter))
-    beside = (coarse[0] / 2, coarse[0] * 2)
-    finer = _least(beside, search.losses(beside, deltas, meter))
+    finer = _least(around := (coarse[0] / 2, coarse[0] * 2), search.losses(around, deltas, meter))
     found = finer if finer[1] < coarse[1] else coarse
     return _walk(search, deltas, found, found[0], before, meter)
 

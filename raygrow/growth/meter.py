@@ -83,7 +83,7 @@ class Meter:
         """``L^-1 right``, or ``L^-T right``, in the precision of ``right``."""
         self.solves += factor.lower.shape[0] ** 2 * right.shape[1]
         lower = factor.lower.T if transposed else factor.lower
-        solved = torch.linalg.solve_triangular(lower, right.to(lower.dtype), upper=transposed)
+        solved: Tensor = torch.linalg.solve_triangular(lower, right.to(lower.dtype), upper=transposed)
         return solved.to(right.dtype)
 
     def solve(self, spd: Tensor, right: Tensor, ridge: float) -> Tensor:

@@ -138,23 +138,23 @@ class Pass:
     def __init__(self, network: Network, sample: Sample, loss: AbstractLoss, meter: Meter) -> None:
         self.network, self.sample, self.loss = network, sample, loss
         with torch.no_grad():
-            self._trace = network.trace(sample.x)
+            self.trace = network.trace(sample.x)
         meter.products += len(sample) * forward_flops(network.arch)
         self._large = False
         self._rows: dict[tuple[str, ...], Rows] = {(INPUT,): sample.rows}
-        self._watch(self._trace.values.values())
+        self._watch(self.trace.values.values())
 
     def rows(self, sources: Sequence[str]) -> Rows:
         """What a unit with these sources reads, as the network is now."""
         key = tuple(sources)
         if key not in self._rows:
-            self._rows[key] = Rows(_with_constant([self._wide(self._trace.values[source]) for source in sources]))
+            self._rows[key] = Rows(_with_constant([self._wide(self.trace.values[source]) for source in sources]))
         return self._rows[key]
 
     def gradients(self, nodes: Collection[str], meter: Meter) -> dict[str, Tensor]:
         """G at the pre-activations of these nodes, each [n, size]."""
-        at_output = gradient_at_output(self._trace.output, self.sample.y, self.loss)
-        found = backpropagate(self.network, self._trace, at_output, nodes, meter)
+        at_output = gradient_at_output(self.trace.output, self.sample.y, self.loss)
+        found = backpropagate(self.network, self.trace, at_output, nodes, meter)
         self._watch(found.values())
         return {name: self._wide(rows) for name, rows in found.items()}
 
@@ -162,15 +162,13 @@ class Pass:
         """Follow a change of the weights into ``node`` that adds ``delta`` to its pre-activation."""
         deltas = {node: delta}
         meter.products += self.network.tail_flops(deltas) * len(self.sample)
-        self._trace = self.network.moved(self._trace, deltas)
+        self.trace = self.network.moved(self.trace, deltas)
         arch = self.network.arch
         changed = {node, *(name for name in arch.order if node in arch.ancestors(name))}
         self._rows = {key: rows for key, rows in self._rows.items() if not changed & set(key)}
-        self._watch(self._trace.values[name] for name in changed)
+        self._watch(self.trace.values[name] for name in changed)
 
-    def statistics(
-        self, nodes: Collection[str], meter: Meter, curvature: torch.Generator | None = None
-    ) -> Statistics:
+    def statistics(self, nodes: Collection[str], meter: Meter, curvature: torch.Generator | None = None) -> Statistics:
         """Everything that growth at sites which feed ``nodes`` may ask for.
 
         Args:
@@ -179,9 +177,9 @@ class Pass:
         gradients = self.gradients(nodes, meter)
         bends: dict[str, Tensor] = {}
         if curvature is not None:
-            drawn = self.loss.curvature_sample(self._trace.output, curvature)
-            bends = backpropagate(self.network, self._trace, drawn, nodes, meter)
-        values = {name: self._wide(rows) for name, rows in self._trace.values.items()}
+            drawn = self.loss.curvature_sample(self.trace.output, curvature)
+            bends = backpropagate(self.network, self.trace, drawn, nodes, meter)
+        values = {name: self._wide(rows) for name, rows in self.trace.values.items()}
         bends = {name: self._wide(rows) for name, rows in bends.items()}
         return Statistics(Fold(self.network.arch, values, gradients, bends, self._rows), self.sample.first)
 

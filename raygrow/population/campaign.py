@@ -8,7 +8,7 @@ from raygrow.errors import CampaignFailed, LedgerError, WorkerLost
 from raygrow.population.checkpoints import CheckpointStore
 from raygrow.population.coordinator import Coordinator
 from raygrow.population.ledger import Event, Ledger
-from raygrow.population.tasks import Pool, Task
+from raygrow.population.tasks import Pool, Task, named
 
 MAX_TRIES = 4
 """Workers that one task may lose before the campaign gives up."""
@@ -47,21 +47,21 @@ def run_campaign(
             store.sweep(coordinator.referenced())
             submitted.clear()
             continue
-        for task in coordinator.tasks():
-            if task not in submitted:
-                pool.submit(task)
-                submitted.add(task)
+        waiting = [task for task in coordinator.tasks() if task not in submitted]
+        if waiting:
+            pool.submit(waiting)
+            submitted.update(waiting)
         try:
             task, report = pool.wait()
         except WorkerLost as error:
-            task = error.args[1]
-            lost[task.id] = lost.get(task.id, 0) + 1
-            heard(ledger.append({"type": "retried", "task": task.to_json(), "reason": str(error.args[0])}))
-            if lost[task.id] >= MAX_TRIES:
-                raise CampaignFailed(
-                    f"task {task.id} lost its worker {MAX_TRIES} times; last: {error.args[0]}"
-                ) from error
-            submitted.discard(task)
+            for task in error.tasks:
+                lost[task.id] = lost.get(task.id, 0) + 1
+                heard(ledger.append({"type": "retried", "task": task.to_json(), "reason": error.reason}))
+            given_up = [task for task in error.tasks if lost[task.id] >= MAX_TRIES]
+            if given_up:
+                whose = f"{named(given_up)} lost {'their' if given_up[1:] else 'its'} worker"
+                raise CampaignFailed(f"{whose} {MAX_TRIES} times; last: {error.reason}") from error
+            submitted.difference_update(error.tasks)
             continue
         if task not in coordinator.tasks():
             # Before it reaches the ledger: one wrong line there would end every later replay.

@@ -83,9 +83,7 @@ class Growing:
     def __init__(self, worker: Worker, member: Member, task: Task, network: Network, meter: Meter) -> None:
         self.worker, self.member, self.task, self.network, self.meter = worker, member, task, network, meter
         seed = worker.seed("statistics", member)
-        self.sample, preparing = worker.samples.of(
-            seed, member.growth.statistics_examples, member.initializer.whitens
-        )
+        self.sample, preparing = worker.samples.of(seed, member.growth.statistics_examples, member.initializer.whitens)
         if task.round == 1:
             meter.add(preparing)
         loss = worker.data.loss
@@ -167,9 +165,7 @@ class Growing:
         wider = {move.place(arch) for move in moves if isinstance(move, Widen)}
         placed = [(move.place(arch), move) for move in moves]
         return [
-            (site, move)
-            for site, move in placed
-            if site is not None and (isinstance(move, Widen) or site not in wider)
+            (site, move) for site, move in placed if site is not None and (isinstance(move, Widen) or site not in wider)
         ]
 
     def _measure(self, curvature: torch.Generator | None = None) -> Statistics:

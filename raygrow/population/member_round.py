@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,25 +10,20 @@ import numpy as np
 from raygrow.architecture import Candidate, digest_seed, forward_flops, params
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction
-from raygrow.nn import (
-    Network,
-    Optimizer,
-    OptimizerPlan,
-    State,
-    all_finite,
-    carry_state,
-    clone,
-    graft,
-)
+from raygrow.nn import Network, OptimizerPlan, State, all_finite, carry_state, graft
 from raygrow.population.checkpoints import Checkpoint
 from raygrow.population.growing import Growing
 from raygrow.population.plan import examples_of, kind_of
 from raygrow.population.tasks import Costs, Report, Task
 from raygrow.strategies import Evidence, Outcome, Proposal, Situation
-from raygrow.training import Fork, ForkResult, ProbePlan, example_order, fit, run_probe, score
+from raygrow.training import Fork, ForkResult, Learned, Lesson, Probe, ProbePlan, example_order, score
 
 if TYPE_CHECKING:
     from raygrow.population.worker import Worker
+
+
+Work = Generator[Lesson, list[Learned], Report]
+"""A task on its way: it yields each lesson it needs, is sent what was learned, and returns its report."""
 
 
 class MemberRound:
@@ -49,15 +44,16 @@ class MemberRound:
     def _seed(self, purpose: str) -> int:
         return self.worker.seed(purpose, self.member, self.task.round)
 
-    def run(self) -> Report:
+    def run(self) -> Work:
         head = self.worker.load(self.task.head)
-        network, state, trained = self._train(head)
-        if not all_finite(network):
-            return self._diverged(head, trained)
+        lesson = self._lesson(head)
+        (trained,) = yield lesson
+        if not all_finite(trained.network):
+            return self._diverged(head, lesson.flops)
         try:
-            return self._grow(head, network, state, trained)
+            return (yield from self._grow(head, trained.network, trained.state, lesson.flops))
         except FloatingPointError:
-            return self._diverged(head, trained)
+            return self._diverged(head, lesson.flops)
 
     def _diverged(self, head: Checkpoint, trained: int, probes: int = 0) -> Report:
         """The report of a round that diverged points at the head it began from."""
@@ -66,7 +62,7 @@ class MemberRound:
         control = self.worker.described(head.network, self.task.head, found)
         return self._report(control, [], head.strategy["state"], costs, "", diverged=True)
 
-    def _grow(self, head: Checkpoint, network: Network, state: State, trained: int) -> Report:
+    def _grow(self, head: Checkpoint, network: Network, state: State, trained: int) -> Work:
         """Everything after training; raises FloatingPointError where the network has diverged."""
         growing = Growing(self.worker, self.member, self.task, network, self.meter)
         growing.update()
@@ -82,26 +78,19 @@ class MemberRound:
         grown = [(graft(network, candidates[p.id].move, extension), p) for p, extension in probed]
         forks = [Fork(network, state), *(Fork(net, carry_state(state, net)) for net, _ in grown)]
         mse = self._search_loss(network)
-        results = run_probe(
-            forks,
-            self.data.train,
-            self.data.search,
-            self.data.validation,
-            self.loss,
-            self._probe_plan(),
-            self.optimizer,
-        )
+        data = self.data
+        probe = Probe(forks, data.train, data.search, data.validation, self.loss, self._probe_plan(), self.optimizer)
+        results = probe.results((yield probe.lesson))
         why = self._why_nothing(proposals, shortlist, probed)
         return self._judge(head, results, [p for p, _ in probed], candidates, predictions, mse, trained, why)
 
-    def _train(self, head: Checkpoint) -> tuple[Network, State, int]:
+    def _lesson(self, head: Checkpoint) -> Lesson:
+        """Training before the probe."""
         training = self.member.training
-        network = clone(head.network)
-        optimizer = Optimizer(network, self.optimizer, head.optimizer)
         count = examples_of(training.examples_per_round, len(self.data.train))
         order = example_order(len(self.data.train), count, self._seed("train"))
-        spent = fit(network, optimizer, self.data.train, self.loss, order, training.batch_size)
-        return network, optimizer.export(), spent
+        fork = Fork(head.network, head.optimizer)
+        return Lesson([fork], self.data.train, [order], training.batch_size, self.loss, self.optimizer)
 
     def _probe_plan(self) -> ProbePlan:
         probe = self.member.probe

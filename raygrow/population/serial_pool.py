@@ -1,44 +1,48 @@
-"""Tasks in this process, one after the other: the reference every other pool must equal."""
+"""Tasks in this process: the reference every other pool must equal."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from raygrow.errors import CampaignFailed, RaygrowError
-from raygrow.population.tasks import Report, Task
+from raygrow.population.tasks import Report, Task, named
 from raygrow.population.worker import Worker
 
 
 class SerialPool:
-    """Runs each task when it is waited for.
+    """Runs all that waits, together, when one of it is waited for.
 
     One thread for torch and BLAS, as in every pool: 1 and 2 threads differ in the last bits.
     """
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._queue: deque[Task] = deque()
+        self._waiting: list[Task] = []
+        self._done: deque[tuple[Task, Report]] = deque()
 
-    def submit(self, task: Task) -> None:
-        self._queue.append(task)
+    def submit(self, tasks: Sequence[Task]) -> None:
+        self._waiting += tasks
 
     def wait(self) -> tuple[Task, Report]:
-        task = self._queue.popleft()
-        with one_thread():
-            try:
-                return task, self._worker.run(task)
-            except RaygrowError:
-                raise
-            except Exception as error:
-                raise CampaignFailed(f"task {task.id} failed: {type(error).__name__}: {error}") from error
+        if not self._done:
+            tasks, self._waiting = self._waiting, []
+            with one_thread():
+                try:
+                    self._done.extend(zip(tasks, self._worker.run(tasks), strict=True))
+                except RaygrowError:
+                    raise
+                except Exception as error:
+                    raise CampaignFailed(f"{named(tasks)} failed: {type(error).__name__}: {error}") from error
+        return self._done.popleft()
 
     def close(self) -> None:
-        self._queue.clear()
+        self._waiting.clear()
+        self._done.clear()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -66,18 +66,27 @@ class Costs:
         }
 
 
-class Pool(Protocol):
-    """Where tasks run. Any order of completion; the coordinator decides only on closed rounds."""
+def named(tasks: Sequence[Task]) -> str:
+    """Tasks in a message."""
+    return f"task{'s' if len(tasks) > 1 else ''} {', '.join(task.id for task in tasks)}"
 
-    def submit(self, task: Task) -> None:
-        """Take a task; it runs now or later."""
+
+class Pool(Protocol):
+    """Where tasks run. Any order of completion; the coordinator decides only on closed rounds.
+
+    A worker gets several tasks at once where there are fewer workers than tasks, since it runs those of several members
+    cheaper together than one by one. What is reported of a task does not depend on its company.
+    """
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Take all tasks that can run now; they run now or later, in whatever company."""
 
     def wait(self) -> tuple[Task, Report]:
         """Block until a submitted task is done.
 
         Raises:
-            WorkerLost: its worker died; ``args[1]`` is the task, which was not reported and may be submitted again.
-            CampaignFailed: the task itself failed and would fail again.
+            WorkerLost: a worker died; its ``tasks`` were not reported and may be submitted again.
+            CampaignFailed: a task itself failed and would fail again.
         """
 
     def close(self) -> None:

@@ -386,6 +386,55 @@ def test_losses_of_different_tasks_are_not_added_up(tmp_path: Path) -> None:
     assert live.coordinator.done
 
 
+def test_all_that_a_lost_worker_held_is_run_again(tmp_path: Path) -> None:
+    plan = a_plan(rounds=2, patience=9)
+    calm = play(tmp_path / "calm", plan)
+    pool = ScriptedPool(drawn, losses=["ada/0001/round", "bo/0001/round"], share=2)
+    live = Play(tmp_path / "live", plan).run(pool)
+    assert live.decided() == calm.decided()
+    retried = [Task.from_json(event["task"]).id for event in live.events if event["type"] == "retried"]
+    # The first death took bo along; what is submitted again waits behind cy.
+    assert retried == ["ada/0001/round", "bo/0001/round", "bo/0001/round"]
+    with pytest.raises(CampaignFailed, match=f"tasks ada/0001/round, .* lost their worker {MAX_TRIES} times"):
+        play(tmp_path / "lost", plan, losses=["ada/0001/round"] * MAX_TRIES, share=9)
+
+
+# The serial pool
+
+
+class Hearing:
+    """A worker that notes what it is given at once."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.heard = error, list[list[str]]()
+
+    def run(self, tasks: Sequence[Task]) -> list[Report]:
+        self.heard.append([task.member for task in tasks])
+        if self.error:
+            raise self.error
+        return [{"of": task.member} for task in tasks]
+
+
+def test_the_serial_pool_gives_its_worker_all_that_waits() -> None:
+    worker = Hearing()
+    pool = SerialPool(worker)  # type: ignore[arg-type]
+    one, two, three = (Task("start", name, 0) for name in NAMES)
+    pool.submit([one, two])
+    pool.submit([three])
+    assert [pool.wait() for _ in range(3)] == [(task, {"of": task.member}) for task in (one, two, three)]
+    assert worker.heard == [list(NAMES)]
+    pool.submit([two])
+    assert pool.wait() == (two, {"of": two.member})
+    assert worker.heard == [list(NAMES), [two.member]]
+
+
+def test_a_fault_of_a_task_fails_the_campaign_and_names_its_company() -> None:
+    pool = SerialPool(Hearing(ValueError("boom")))  # type: ignore[arg-type]
+    pool.submit([Task("round", "ada", 1), Task("round", "bo", 1)])
+    with pytest.raises(CampaignFailed, match=r"tasks ada/0001/round, bo/0001/round failed: ValueError: boom"):
+        pool.wait()
+
+
 # Grants
 
 

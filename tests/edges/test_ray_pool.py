@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ def _ready(**overrides: Any) -> Prepared:
 def _tasks(ready: Prepared, store: CheckpointStore) -> list[Task]:
     """The first round of every member."""
     worker = Worker(ready.plan, ready.facts, ready.dataset, store)
-    heads = {m.name: worker.run(Task("start", m.name, 0))["head"]["checkpoint"] for m in ready.plan.members}
-    return [Task("round", name, 1, head) for name, head in heads.items()]
+    names = [member.name for member in ready.plan.members]
+    starts = worker.run([Task("start", name, 0) for name in names])
+    return [Task("round", name, 1, start["head"]["checkpoint"]) for name, start in zip(names, starts, strict=True)]
 
 
 @pytest.mark.parametrize("actors", [1, 2, 3])
@@ -74,9 +75,9 @@ def test_a_killed_actor_is_replaced_and_its_round_run_again(serial: raygrow.Resu
     killed: list[int] = []
 
     class Killing(RayPool):
-        def submit(self, task: Task) -> None:
-            super().submit(task)
-            if task.phase == "round" and task.round == 2 and not killed:
+        def submit(self, tasks: Sequence[Task]) -> None:
+            super().submit(tasks)
+            if (tasks[0].phase, tasks[0].round) == ("round", 2) and not killed:
                 killed.extend(self.pids())
                 os.kill(killed[0], signal.SIGKILL)
 
@@ -142,7 +143,7 @@ def test_an_error_of_the_task_is_not_retried(tmp_path: Path) -> None:
     ready, store = _ready(), CheckpointStore(tmp_path / "checkpoints")
     pool = RayPool(ready.plan, ready.facts, ready.dataset, store.root)
     try:
-        pool.submit(Task("round", "mdl", 1, "0" * 32))
+        pool.submit([Task("round", "mdl", 1, "0" * 32)])
         with pytest.raises(CampaignFailed, match=r"task mdl/0001/round failed: CheckpointError: checkpoint 0+"):
             pool.wait()
     finally:
@@ -155,13 +156,32 @@ def test_a_dead_actor_is_told_as_a_lost_worker(tmp_path: Path) -> None:
     pool = RayPool(ready.plan, ready.facts, ready.dataset, store.root)
     try:
         os.kill(pool.pids()[0], signal.SIGKILL)
-        pool.submit(tasks[0])
-        with pytest.raises(WorkerLost, match=r"the actor running mdl/0001/round died") as lost:
+        pool.submit(tasks)
+        with pytest.raises(WorkerLost, match=r"running tasks mdl/0001/round, .*, periodic/0001/round died") as lost:
             pool.wait()
-        pool.submit(lost.value.args[1])
-        task, report = pool.wait()
-        assert task == tasks[0]
-        assert report["control"]["checkpoint"]
+        assert lost.value.tasks == tuple(tasks)
+        again = run_all(pool, lost.value.tasks)
+        assert again == run_all(SerialPool(Worker(ready.plan, ready.facts, ready.dataset, store)), tasks)
+    finally:
+        pool.close()
+
+
+def test_actors_share_the_tasks_evenly_and_in_order(tmp_path: Path) -> None:
+    """Seen from what each of two dead actors held."""
+    ready, store = _ready(**{"pool.actors": 2}), CheckpointStore(tmp_path / "checkpoints")
+    tasks = [Task("start", member.name, 0) for member in ready.plan.members]
+    pool = RayPool(ready.plan, ready.facts, ready.dataset, store.root)
+    try:
+        for pid in pool.pids():
+            os.kill(pid, signal.SIGKILL)
+        pool.submit(tasks)
+        held = []
+        for _ in range(2):
+            with pytest.raises(WorkerLost) as lost:
+                pool.wait()
+            held.append(lost.value.tasks)
+        assert sorted(held, key=len, reverse=True) == [tuple(tasks[:2]), tuple(tasks[2:])]
+        assert run_all(pool, tasks)
     finally:
         pool.close()
 

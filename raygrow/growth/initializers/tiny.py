@@ -91,9 +91,7 @@ class Tiny(AbstractInitializer):
         return alpha
 
 
-def _linear_directions(
-    residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter
-) -> Tensor:
+def _linear_directions(residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter) -> Tensor:
     """Directions of the linearised theory above the noise floor, [m, p2], m at most ``most`` (growth_math 1.2)."""
     rows = residuals.fold.reads(site.sources)
     found = leading(residuals, site.sources, site.targets, most, generator, meter)
