@@ -27,7 +27,7 @@ from raygrow.population.serial_pool import one_thread
 from raygrow.population.tasks import Task
 from raygrow.population.worker import Worker
 from raygrow.strategies import AbstractStrategy, Evidence, Mdl, Proposal, Significance, Situation, Verdict
-from raygrow.training import Examples, Fork, ForkResult, ProbePlan, run_probe
+from raygrow.training import Examples, Fork, ForkResult, ProbePlan, run_probe, teach
 
 JUDGES: dict[str, AbstractStrategy] = {"mdl": Mdl(), "significance": Significance()}
 INPUTS, CLASSES = 16, 4
@@ -175,7 +175,8 @@ def _worker(plan: Plan, folder: Path) -> Worker:
 
 def _twins(round_: MemberRound, head: str, resolved: bool) -> Evidence:
     """The control of a first round beside a candidate of the same architecture, from the same start."""
-    network, state, _ = round_._train(round_.worker.load(head))
+    ((learned,),) = teach([round_._lesson(round_.worker.load(head))])
+    network, state = learned.network, learned.state
     round_._update_existing(network)
     twin, plan, data = clone(network), round_._probe_plan(), round_.data
     control = _probe(round_, network, state, plan, data.validation)
@@ -211,5 +212,5 @@ def _probe(round_: MemberRound, network: Network, state: State, plan: ProbePlan,
 
 
 def _permutation(validation: Examples, plan: ProbePlan) -> torch.Tensor:
-    """The order in which ``run_probe`` meets the validation examples."""
+    """The order in which a probe meets the validation examples."""
     return torch.randperm(len(validation), generator=torch.Generator().manual_seed(plan.seed))
