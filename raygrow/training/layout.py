@@ -230,6 +230,8 @@ class Part:
         start: of its region, aligned.
 
     Attributes:
+        layout: the union.
+        inputs: size of the examples.
         weights: where every block begins, [networks, target units, source units].
         biases: where the biases of every segment begin, [networks, units]; segments of one level and activation
             follow each other without a gap.

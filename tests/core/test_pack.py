@@ -386,12 +386,13 @@ def a_group(activation: str, width: int, dtype: torch.dtype, plan: OptimizerPlan
 @pytest.mark.parametrize("width", [1, 3, 7, 33])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_group_does_not_feel_its_company(activation: str, width: int, dtype: torch.dtype) -> None:
-    """Bit for bit, among groups of other graphs, sizes, activations, data and states, wherever it stands."""
+    """Bit for bit, among groups of other graphs, sizes, activations, data and states, one diverged, wherever it stands."""
     plan, task = (ADAM, OptimizerPlan("sgd", 0.005))[width % 4 == 3], TASKS[width % 3 == 0]
     for size, averaged in ((1, False), (7, True), (33, False)):
         group = a_group(activation, width, dtype, plan, 10)
         rng = np.random.default_rng(width)
         strangers = [Fork(drawn(any_arch(rng), i, dtype), {}) for i in range(3)]
+        strangers[0].network.state_dict()[f"biases.{OUTPUT}"].fill_(math.nan)
         others = [strangers, a_group("elu", 5, dtype, plan, 50), a_group(activation, width, dtype, plan, 90)]
         lessons = [
             Lesson(forks, examples(task, 80, 3 + i, dtype),
@@ -455,6 +456,10 @@ def test_lessons_are_the_same_given_together_or_one_by_one() -> None:
         assert all(same(one, other) for one, other in zip(a, b, strict=True))
     assert [item[:2] for item in at_once] == [(i, segment) for i in (0, 2, 3, 4, 5, 6) for segment in (0, 1)]
     assert all(torch.equal(a[2], b[2]) for a, b in zip(at_once, sorted(heard, key=lambda item: item[:2]), strict=True))
+    # What is heard first is what the first segment alone comes to.
+    for i, segment, bias in at_once:
+        (short,) = teach([replace(lessons[i], orders=lessons[i].orders[: segment + 1], heard=None)])
+        assert torch.equal(bias, short[1].network.biases["h1"])
     assert teach([]) == []
 
 
