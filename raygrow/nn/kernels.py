@@ -46,7 +46,7 @@ KERNELS: Mapping[str, Kernel] = {
     ),
     "elu": Kernel(
         lambda z, h: _aten.elu.out(z, out=h),
-        lambda g, z, h: _aten.elu_backward.grad_input(g, 1.0, 1.0, 1.0, True, h, grad_input=g),
+        lambda g, z, h: _aten.elu_backward.grad_input(g, 1.0, 1.0, 1.0, False, z, grad_input=g),
     ),
     "softplus": Kernel(
         lambda z, h: _aten.softplus.out(z, out=h),

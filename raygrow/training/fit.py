@@ -24,7 +24,8 @@ class Lesson:
         orders: of examples, one a segment. Each but the last ends on a whole batch.
         anneal: lower the rate to 0 by half a cosine over each segment.
         averaged: what is heard of and returned is the running average of the weights, not their last values.
-        heard: called after every segment with its number and the networks as they are then.
+        heard: called after every segment with its number and the networks as they are then; these are written anew
+            after the next.
     """
 
     forks: Sequence[Fork]

@@ -161,7 +161,7 @@ def _keys(archs: Sequence[Architecture]) -> list[Mapping[str, Key]]:
 
 def _levels(edges: Mapping[tuple[Key, Key], list[int]]) -> dict[Key, int] | None:
     """Longest path from the input to every node of the union; None where there is a cycle."""
-    parents: dict[Key, list[Key]] = {(INPUT,): []}
+    parents: dict[Key, list[Key]] = {(INPUT,): [], (OUTPUT,): []}
     for source, target in edges:
         parents.setdefault(target, []).append(source)
         parents.setdefault(source, [])
@@ -230,6 +230,8 @@ class Part:
         start: of its region, aligned.
 
     Attributes:
+        layout: the union.
+        inputs: size of the examples.
         weights: where every block begins, [networks, target units, source units].
         biases: where the biases of every segment begin, [networks, units]; segments of one level and activation
             follow each other without a gap.
@@ -239,7 +241,7 @@ class Part:
 
     def __init__(self, forks: Sequence[int], layout: Layout, start: int) -> None:
         self.layout = layout
-        self.inputs, self.outputs = layout.archs[0].size(INPUT), layout.archs[0].size(OUTPUT)
+        self.inputs = layout.archs[0].size(INPUT)
         self.weights: dict[Block, int] = {}
         self.biases: dict[Segment, int] = {}
         self.places: list[Place] = []

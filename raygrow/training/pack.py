@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raygrow.architecture import OUTPUT
 from raygrow.nn import MOMENTS, Network, Optimizer, OptimizerPlan, State
 from raygrow.nn.losses import AbstractLoss
 from raygrow.training.examples import Examples, gathered
@@ -54,6 +55,7 @@ class Pack:
     ) -> None:
         self.groups = [list(group) for group in groups]
         self._forks = [fork for group in groups for fork in group]
+        self._outputs = [group[0].network.arch.size(OUTPUT) for group in groups]
         self._loss, self._plan = loss, plan
         self._parts: list[Part] = []
         self._group_of: list[int] = []
@@ -116,7 +118,10 @@ class Pack:
             streams = [gathered(*pair, batch_size) for pair in zip(data, orders, strict=True)]
             for piece in zip(*streams, strict=True):
                 xs = [torch.split(own.x, batch_size) for own in piece]
-                wanted = [torch.split(self._loss.columns(own.y, self._outputs), batch_size, 1) for own in piece]
+                wanted = [
+                    torch.split(self._loss.columns(own.y, outputs), batch_size, 1)
+                    for own, outputs in zip(piece, self._outputs, strict=True)
+                ]
                 for k, batch in enumerate(xs[0]):
                     workspace = self._workspace(len(batch))
                     workspace.step(
@@ -126,10 +131,6 @@ class Pack:
                     self._optimizer.step(rate * 0.5 * (1.0 + math.cos(math.pi * step / steps)) if anneal else rate)
                     self._average_in()
                     step += 1
-
-    @property
-    def _outputs(self) -> int:
-        return self._parts[0].outputs
 
     def _workspace(self, batch: int) -> Workspace:
         if batch not in self._workspaces:

@@ -18,7 +18,11 @@ from raygrow.training.layout import Part, Segment, aligned
 
 
 class _Values:
-    """Pre-activations z, values h and gradients of one segment, [networks, units, batch]; views."""
+    """Pre-activations z, values h and gradients of one segment, [networks, units, batch]; views.
+
+    Attributes:
+        written: some product of the backward pass, as laid out so far, writes ``gradient``.
+    """
 
     def __init__(self, segment: Segment, z: Tensor, h: Tensor, gradient: Tensor) -> None:
         shape = (len(segment.networks), segment.units, z.shape[-1])
@@ -119,6 +123,7 @@ class Workspace:
         return bands, activations
 
     def _output(self, i: int) -> _Band:
+        """The output of a part, whose values are its pre-activations."""
         segments = self._parts[i].layout.segments[-1:]
         z, gradient = (self._params.new_zeros(segments[0].rows * self._batch) for _ in range(2))
         return self._band(i, segments, z, z, gradient)
@@ -155,9 +160,9 @@ class Workspace:
                 continue
             source = self._values[i][block.source]
             for mine, fed, read in _runs(block.networks, block.target.networks, block.source.networks):
-                whole = read == slice(0, len(block.source.networks))
-                first = whole and not source.written
-                if not whole and not source.written:
+                first = not source.written
+                if first and read != slice(0, len(block.source.networks)):
+                    # Networks that this product does not write; a later one adds to them.
                     self._zeroed.append(source.gradient)
                 source.written = True
                 band.products.append((target.z[fed], weights[mine], source.h[read]))

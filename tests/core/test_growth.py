@@ -39,10 +39,10 @@ from raygrow.growth.meter import Meter
 from raygrow.growth.moments import Fold, Layout, Moments, Statistics, collect, fold_of
 from raygrow.growth.prediction import Prediction, derivative, predict, response
 from raygrow.growth.update import update_existing
-from raygrow.nn import Extension, Network, Optimizer, OptimizerPlan, bias_name, clone, graft, weight_name
+from raygrow.nn import Extension, Network, OptimizerPlan, bias_name, clone, graft, weight_name
 from raygrow.nn.losses import LOSSES, AbstractLoss, CrossEntropy, MeanSquaredError
 from raygrow.testing import SOME_MOVES, a_network, some_examples, with_activation
-from raygrow.training import Examples, example_order, fit
+from raygrow.training import Examples, Fork, example_order, fit
 
 TASKS = tuple(LOSSES)
 
@@ -707,8 +707,8 @@ def squeezed(position: int, seed: int, task: str) -> tuple[Network, Examples]:
     network = layered((8, *(2 if i == position else 16 for i in (1, 2, 3)), 6), "tanh", seed, torch.float32)
     data = Examples(x.float(), y)
     order = example_order(2000, 30_000, seed)
-    fit(network, Optimizer(network, OptimizerPlan("adam", 5e-3), {}), data, LOSSES[task], order, 64, anneal=True)
-    return network, data
+    learned = fit(Fork(network, {}), data, order, 64, LOSSES[task], OptimizerPlan("adam", 5e-3), anneal=True)
+    return learned.network, data
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -33,6 +33,7 @@ from raygrow.growth.meter import Meter
 from raygrow.growth.moments import collect
 from raygrow.growth.prediction import response
 from raygrow.nn import (
+    MOMENTS,
     Extension,
     Network,
     Optimizer,
@@ -49,6 +50,7 @@ from raygrow.nn import (
 from raygrow.nn.activations import FUNCTIONS
 from raygrow.nn.losses import LOSSES, CrossEntropy
 from raygrow.testing import SOME_MOVES, a_network, some_examples
+from raygrow.training import Examples, Fork, example_order, fit
 
 KINDS: tuple[OptimizerKind, ...] = ("adam", "sgd")
 
@@ -320,19 +322,45 @@ def gradients_of(network: Network, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(LOSSES["classification"].mean(network(x), y), list(network.parameters()))
 
 
-def train(network: Network, optimizer: Optimizer, first: int, last: int) -> None:
-    """Steps on batches of 32 that depend on the number of the step alone."""
-    x, y = some_examples("classification", n=1000)
-    x = x.to(next(network.parameters()).dtype)
-    for step in range(first, last):
-        pick = torch.randint(0, len(x), (32,), generator=torch.Generator().manual_seed(step))
-        optimizer.step(gradients_of(network, x[pick], y[pick]))
+class Trainer:
+    """``Optimizer`` on the parameters of a network, from a state on.
+
+    Attributes:
+        state: as it is now, by parameter name.
+    """
+
+    def __init__(self, network: Network, plan: OptimizerPlan, state: State) -> None:
+        keys = MOMENTS[plan.kind]
+        self.network = network
+        self.state: State = {
+            name: {key: value.clone() for key, value in state[name].items()} if name in state
+            else {"step": torch.zeros(()), **{key: torch.zeros_like(p).detach() for key in keys}}
+            for name, p in network.named_parameters()
+        }  # fmt: skip
+        params = [p.detach() for p in network.parameters()]
+        self._gradients = [torch.zeros_like(p) for p in params]
+        moments = [[entry[key] for entry in self.state.values()] for key in keys]
+        steps = [entry["step"] for entry in self.state.values()]
+        self._optimizer = Optimizer(plan, params, self._gradients, moments, steps)
+
+    def step(self, gradients: Sequence[Tensor], lr: float | None = None) -> None:
+        for gradient, value in zip(self._gradients, gradients, strict=True):
+            gradient.copy_(value)
+        self._optimizer.step(lr)
+
+    def train(self, first: int, last: int) -> None:
+        """Steps on batches of 32 that depend on the number of the step alone."""
+        x, y = some_examples("classification", n=1000)
+        x = x.to(next(self.network.parameters()).dtype)
+        for step in range(first, last):
+            pick = torch.randint(0, len(x), (32,), generator=torch.Generator().manual_seed(step))
+            self.step(gradients_of(self.network, x[pick], y[pick]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_optimizer_equals_that_of_torch_bit_for_bit(kind: OptimizerKind) -> None:
     ours, theirs = a_network("tanh", torch.float32), a_network("tanh", torch.float32)
-    optimizer = Optimizer(ours, OptimizerPlan(kind, 0.03), {})
+    trainer = Trainer(ours, OptimizerPlan(kind, 0.03), {})
     parameters = list(theirs.parameters())
     other: torch.optim.Optimizer
     if kind == "adam":
@@ -344,48 +372,48 @@ def test_optimizer_equals_that_of_torch_bit_for_bit(kind: OptimizerKind) -> None
     for step in range(50):
         pick = slice(8 * step, 8 * step + 8)
         rate = 0.03 if step < 25 else 0.01
-        optimizer.step(gradients_of(ours, x[pick], y[pick]), None if step < 25 else rate)
+        trainer.step(gradients_of(ours, x[pick], y[pick]), None if step < 25 else rate)
         other.param_groups[0]["lr"] = rate
         for parameter, gradient in zip(parameters, gradients_of(theirs, x[pick], y[pick]), strict=True):
             parameter.grad = gradient
         other.step()
         for a, b in zip(ours.parameters(), parameters, strict=True):
             assert torch.equal(a, b), step
-    state = optimizer.export()
     for name, parameter in theirs.named_parameters():
         for key, value in other.state[parameter].items():
-            assert torch.equal(state[name][key], value), (name, key)
+            assert torch.equal(trainer.state[name][key], value), (name, key)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_state_goes_out_and_back_in_bit_for_bit(kind: OptimizerKind, dtype: torch.dtype) -> None:
-    plan = OptimizerPlan(kind, 0.01)
-    straight = a_network("tanh", dtype)
-    train(straight, Optimizer(straight, plan, {}), 0, 40)
-    first = a_network("tanh", dtype)
-    optimizer = Optimizer(first, plan, {})
-    train(first, optimizer, 0, 17)
-    state = optimizer.export()
-    kept = {name: {key: value.clone() for key, value in entry.items()} for name, entry in state.items()}
-    second = clone(first)
-    resumed = Optimizer(second, plan, carry_state(state, second))
-    train(second, resumed, 17, 40)
-    for a, b in zip(straight.parameters(), second.parameters(), strict=True):
+    """Of a lesson, into the next; and what was carried stays what it was while both go on."""
+    plan, loss = OptimizerPlan(kind, 0.01), LOSSES["classification"]
+    x, y = some_examples("classification", n=1000)
+    data, order = Examples(x.to(dtype), y), example_order(1000, 40 * 32, 0)
+    start = Fork(a_network("tanh", dtype), {})
+    straight = fit(start, data, order, 32, loss, plan)
+    first = fit(start, data, order[: 17 * 32], 32, loss, plan)
+    carried = carry_state(first.state, first.network)
+    kept = {name: {key: value.clone() for key, value in entry.items()} for name, entry in carried.items()}
+    resumed = fit(Fork(first.network, carried), data, order[17 * 32 :], 32, loss, plan)
+    for a, b in zip(straight.network.parameters(), resumed.network.parameters(), strict=True):
         assert torch.equal(a, b)
-    train(first, optimizer, 17, 20)
     for name, entry in kept.items():
         assert float(entry["step"]) == 17
-        assert all(torch.equal(state[name][key], value) for key, value in entry.items())
+        for key, value in entry.items():
+            assert torch.equal(first.state[name][key], value)
+            assert torch.equal(carried[name][key], value)
+            assert torch.equal(straight.state[name][key], resumed.state[name][key])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("move", SOME_MOVES, ids=lambda move: move.key)
 def test_carried_state_keeps_what_was_and_starts_what_is_new(kind: OptimizerKind, move: AbstractMove) -> None:
     parent = a_network("tanh", torch.float32)
-    optimizer = Optimizer(parent, OptimizerPlan(kind, 0.01), {})
-    train(parent, optimizer, 0, 30)
-    state = optimizer.export()
+    trainer = Trainer(parent, OptimizerPlan(kind, 0.01), {})
+    trainer.train(0, 30)
+    state = trainer.state
     if isinstance(move, AddNode):
         move = replace(move, activation="tanh")
     grown = graft(parent, move, an_extension(parent.arch, move))
@@ -407,13 +435,15 @@ def test_carried_state_keeps_what_was_and_starts_what_is_new(kind: OptimizerKind
             new[place] = False
             expected = float(old.double().mean()) if key == "exp_avg_sq" else 0.0
             assert value[new].tolist() == pytest.approx([expected] * int(new.sum()), rel=1e-6)
-    follower = Optimizer(grown, OptimizerPlan(kind, 0.01), carried)
-    before = clone(grown).state_dict()
-    assert [id(p) for p in follower.params] == [id(p) for p in grown.parameters()]
-    train(grown, follower, 30, 31)
-    for name, entry in follower.export().items():
+    x, y = some_examples("classification", n=32)
+    data = Examples(x.float(), y)
+    followed = fit(
+        Fork(grown, carried), data, torch.arange(32), 32, LOSSES["classification"], OptimizerPlan(kind, 0.01)
+    )
+    assert followed.state.keys() == grown.state_dict().keys()
+    for name, entry in followed.state.items():
         assert float(entry["step"]) == (1 if name in fresh else 31)
-        assert bool((grown.state_dict()[name] != before[name]).all()), name
+        assert bool((followed.network.state_dict()[name] != grown.state_dict()[name]).all()), name
     again = carry_state(state, grown)
     assert all(torch.equal(carried[name][key], again[name][key]) for name in carried for key in carried[name])
 
@@ -436,9 +466,9 @@ def test_new_entries_of_a_trained_network_do_not_overshoot() -> None:
     x, y = some_examples("classification", n=1000)
     for seed in range(3):
         network = a_network("tanh", seed=seed)
-        optimizer = Optimizer(network, OptimizerPlan("adam", lr), {})
-        train(network, optimizer, 0, 400)
-        state = optimizer.export()
+        trainer = Trainer(network, OptimizerPlan("adam", lr), {})
+        trainer.train(0, 400)
+        state = trainer.state
         move = Widen("h3", 3)
         site = move.place(network.arch)
         statistics = collect(network, x, y, CrossEntropy(), torch.Generator().manual_seed(0), Meter())
@@ -449,11 +479,11 @@ def test_new_entries_of_a_trained_network_do_not_overshoot() -> None:
         scale = line_search(network, trace, y, CrossEntropy(), deltas, Meter()).scale
         for carry in (carry_state, naive_state):
             grown = graft(network, move, extension.scaled(scale))
-            follower = Optimizer(grown, OptimizerPlan("adam", lr), carry(state, grown))
+            follower = Trainer(grown, OptimizerPlan("adam", lr), carry(state, grown))
             worst = 0.0
             for step in range(400, 420):
                 before = clone(grown).state_dict()
-                train(grown, follower, step, step + 1)
+                follower.train(step, step + 1)
                 for name, value in grown.state_dict().items():
                     change = (value - before[name]).abs()
                     change[tuple(slice(0, s) for s in state[name]["exp_avg"].shape)] = 0.0
@@ -479,10 +509,10 @@ def test_the_naive_overshoot_is_the_closed_form() -> None:
             }
             for name, p in network.named_parameters()
         }  # fmt: skip
-        optimizer = Optimizer(network, OptimizerPlan("adam", 1.0), state)
+        trainer = Trainer(network, OptimizerPlan("adam", 1.0), state)
         for t in range(1, 31):
             expected = (1 - 0.9**t) / (1.0 if fill else math.sqrt(1 - 0.999**t))
             before = clone(network)
-            optimizer.step([torch.ones_like(p) for p in network.parameters()])
+            trainer.step([torch.ones_like(p) for p in network.parameters()])
             for new, old in zip(network.parameters(), before.parameters(), strict=True):
                 assert float(old.detach() - new.detach()) == pytest.approx(expected, rel=1e-5)

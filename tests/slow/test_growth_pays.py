@@ -14,10 +14,10 @@ import torch
 import raygrow
 from raygrow.app import prepare_campaign
 from raygrow.config import load_plan
-from raygrow.nn import Network, Optimizer, OptimizerPlan
+from raygrow.nn import Network, OptimizerPlan
 from raygrow.nn.losses import LOSSES
 from raygrow.population.plan import Plan, examples_of
-from raygrow.training import Examples, example_order, fit, score
+from raygrow.training import Examples, Fork, example_order, fit, score
 
 SEEDS = range(5)
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -81,12 +81,12 @@ def _linear_start(config: str, seed: int, examples: int) -> float:
     data, loss = ready.dataset, LOSSES[ready.facts.task]
     train, test = (Examples.of(s.x, s.y, torch.device("cpu")) for s in (data.train, data.test))
     network = Network(ready.facts.start)
-    optimizer = Optimizer(network, OptimizerPlan(plan.training.optimizer, plan.training.lr), {})
+    optimizer, size = OptimizerPlan(plan.training.optimizer, plan.training.lr), plan.training.batch_size
     order = example_order(len(train), examples, seed)
     final = examples_of(plan.training.final_examples, len(train))
-    fit(network, optimizer, train, loss, order[:-final], plan.training.batch_size)
-    fit(network, optimizer, train, loss, order[-final:], plan.training.batch_size, anneal=True)
-    return score(network, test, loss).metric
+    constant = fit(Fork(network, {}), train, order[:-final], size, loss, optimizer)
+    annealed = fit(Fork(constant.network, constant.state), train, order[-final:], size, loss, optimizer, anneal=True)
+    return score(annealed.network, test, loss).metric
 
 
 def _spread(values: list[float]) -> str:
