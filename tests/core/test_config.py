@@ -16,8 +16,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from pydantic import TypeAdapter
 
-from raygrow.config import FAMILIES, SECTIONS, fields_of, kind_name, load_plan, parse_assignments, resolved, to_yaml
+from raygrow.config import FAMILIES, SECTIONS, fields_of, kind_name, load_plan, resolved, to_yaml
 from raygrow.data import SOURCES
+from raygrow.document import parse_assignments
 from raygrow.errors import ConfigError
 from raygrow.growth.initializers import Tiny
 from raygrow.population.plan import Member, Plan
