@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
 PACKAGES = ("raygrow", "torch", "numpy", "ray", "mlflow", "pyarrow")
 LEAST_CONSTANT_LOSS = 1e-6
-MIRROR_PATIENCE = 60.0
-"""Seconds that a finished campaign waits for MLflow to show it all."""
+MIRROR_AFTER = 60.0
+"""Seconds a campaign runs before MLflow begins to show it; a shorter one is shown at its end."""
+MIRROR_PATIENCE, INTERRUPTED_PATIENCE = 60.0, 5.0
+"""Seconds that a finished, an interrupted campaign waits for MLflow to show it all."""
 
 
 class Interrupted(BaseException):
@@ -202,7 +204,7 @@ def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, pr
                 run_campaign(coordinator, folder.ledger, folder.store, workers, heard)
                 folder.ledger.append({"type": "ended"})
             except (Interrupted, KeyboardInterrupt):
-                patience = 2.0
+                patience = INTERRUPTED_PATIENCE
                 folder.ledger.append({"type": "interrupted"})
                 raise
             except Exception as error:
@@ -268,11 +270,12 @@ def _mirror(folder: CampaignFolder, coordinator: Coordinator, log: Callable[[str
     from raygrow.adapters.mlflow_mirror import MlflowMirror
 
     root = folder.root.resolve()
+    artifacts: Path | None
     if tracking.uri is None:
-        return MlflowMirror(
-            folder.ledger, f"sqlite:///{root}/mlflow.db", tracking.experiment, root / "mlartifacts", log
-        )
-    return MlflowMirror(folder.ledger, tracking.uri, tracking.experiment, None, log)
+        uri, artifacts = f"sqlite:///{root}/mlflow.db", root / "mlartifacts"
+    else:
+        uri, artifacts = tracking.uri, None
+    return MlflowMirror(folder.ledger, uri, tracking.experiment, artifacts, log, MIRROR_AFTER)
 
 
 @contextmanager
