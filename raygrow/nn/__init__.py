@@ -2,9 +2,9 @@
 
 from raygrow.nn.graft import Extension, all_finite, clone, graft
 from raygrow.nn.network import Network, Trace, bias_name, weight_name
-from raygrow.nn.optimizer import Optimizer, OptimizerKind, OptimizerPlan, State, carry_state
+from raygrow.nn.optimizer import MOMENTS, Optimizer, OptimizerKind, OptimizerPlan, State, carry_state
 
 __all__ = [
-    "Extension", "Network", "Optimizer", "OptimizerKind", "OptimizerPlan", "State", "Trace", "all_finite", "bias_name",
-    "carry_state", "clone", "graft", "weight_name",
+    "MOMENTS", "Extension", "Network", "Optimizer", "OptimizerKind", "OptimizerPlan", "State", "Trace", "all_finite",
+    "bias_name", "carry_state", "clone", "graft", "weight_name",
 ]  # fmt: skip

@@ -26,6 +26,20 @@ class AbstractLoss(ABC):
         """The mean over a batch, [n, outputs] to a scalar: what training minimises."""
 
     @abstractmethod
+    def columns(self, y: Tensor, outputs: int) -> Tensor:
+        """The n targets as a matrix that outputs are compared with, [outputs, n], contiguous."""
+
+    @abstractmethod
+    def gradient(self, output: Tensor, wanted: Tensor, out: Tensor) -> None:
+        """Gradient of the mean over a batch with respect to the outputs of many networks.
+
+        Args:
+            output: [networks, outputs, batch].
+            wanted: ``columns`` of the batch, [outputs, batch].
+            out: written to, like ``output``.
+        """
+
+    @abstractmethod
     def curvature_sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
         """A random vector r per example with ``E[r r^T]`` the Hessian of the loss in the output, [n, outputs].
 
@@ -47,6 +61,13 @@ class CrossEntropy(AbstractLoss):
     def mean(self, output: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(output, y)
 
+    def columns(self, y: Tensor, outputs: int) -> Tensor:
+        return torch.eye(outputs, device=y.device).index_select(1, y)
+
+    def gradient(self, output: Tensor, wanted: Tensor, out: Tensor) -> None:
+        torch.softmax(output, 1, out=out)
+        out.sub_(wanted).mul_(1.0 / output.shape[-1])
+
     def curvature_sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
         probability = output.softmax(-1)
         # Inverse transform sampling: the generator lives on the CPU whatever the device of the network.
@@ -66,6 +87,12 @@ class MeanSquaredError(AbstractLoss):
 
     def mean(self, output: Tensor, y: Tensor) -> Tensor:
         return F.mse_loss(output, y)
+
+    def columns(self, y: Tensor, outputs: int) -> Tensor:
+        return y.t().contiguous()
+
+    def gradient(self, output: Tensor, wanted: Tensor, out: Tensor) -> None:
+        torch.sub(output, wanted, out=out).mul_(2.0 / (output.shape[-1] * output.shape[-2]))
 
     def curvature_sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
         sign = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1

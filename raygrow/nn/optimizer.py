@@ -1,7 +1,7 @@
 """Optimisers of growing networks and the state that they carry through growth.
 
 Replacing parameters under a living optimiser trains nothing, silently; so the state is a plain mapping by parameter
-name, taken out before a graft, padded, and given to a new optimiser that holds every parameter of the grown network.
+name, taken out before a graft, padded, and given to the next training, which holds every parameter of the grown network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ State = Mapping[str, Mapping[str, Tensor]]
 SGD_MOMENTUM = 0.9
 ADAM_BETAS = (0.9, 0.999)
 ADAM_EPS = 1e-8
-_MOMENTS = {"adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
+MOMENTS: Mapping[OptimizerKind, tuple[str, ...]] = {"adam": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
+"""What each optimiser keeps of every entry of a parameter."""
 
 
 @dataclass(frozen=True)
@@ -34,63 +35,48 @@ class OptimizerPlan:
 
 
 class Optimizer:
-    """torch's fused kernels over every parameter of a network, without ``torch.optim`` around them.
+    """torch's fused kernels, without ``torch.optim`` around them.
 
     The update is that of ``torch.optim.Adam`` (or ``SGD`` with momentum 0.9), bit for bit, and so is the meaning of the
     state. The class around the kernel costs more than the kernel at these sizes, and building the first one imports
     torch's compiler, some seconds and 100 MB in every actor.
 
     Args:
-        network: whose parameters are updated in place, all of them.
-        state: carried state by parameter name; parameters without one start afresh, with a step count of their own.
+        params: updated in place.
+        gradients: read at every step.
+        moments: as many lists as ``MOMENTS[plan.kind]`` names, each like ``params``; updated in place.
+        steps: steps taken so far, a scalar for each of ``params``; updated in place.
     """
 
-    def __init__(self, network: Network, plan: OptimizerPlan, state: State) -> None:
+    def __init__(
+        self,
+        plan: OptimizerPlan,
+        params: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        moments: Sequence[Sequence[Tensor]],
+        steps: Sequence[Tensor],
+    ) -> None:
         self.plan = plan
-        named = dict(network.named_parameters())
-        self.names = list(named)
-        self.params: list[Tensor] = list(named.values())
-        self._steps = [self._entry(state, name, "step", torch.zeros((), device=p.device)) for name, p in named.items()]
-        self._moments = [
-            [self._entry(state, name, key, torch.zeros_like(p)) for name, p in named.items()]
-            for key in _MOMENTS[plan.kind]
-        ]
-
-    @staticmethod
-    def _entry(state: State, name: str, key: str, fresh: Tensor) -> Tensor:
-        carried = state.get(name, {}).get(key)
-        return fresh.detach() if carried is None else carried.detach().clone().to(fresh.device)
+        self._params, self._gradients = list(params), list(gradients)
+        self._moments = [list(column) for column in moments]
+        self._steps = list(steps)
 
     @torch.no_grad()
-    def step(self, gradients: Sequence[Tensor], lr: float | None = None) -> None:
-        """One update.
-
-        Args:
-            gradients: in the order of ``params``.
-            lr: instead of the plan's rate.
-        """
+    def step(self, lr: float | None = None) -> None:
+        """One update, at this rate instead of the plan's where one is given."""
         rate = self.plan.lr if lr is None else lr
         torch._foreach_add_(self._steps, 1)
         if self.plan.kind == "adam":
             first, second = self._moments
             torch._fused_adam_(
-                self.params, list(gradients), first, second, [], self._steps, lr=rate, beta1=ADAM_BETAS[0],
+                self._params, self._gradients, first, second, [], self._steps, lr=rate, beta1=ADAM_BETAS[0],
                 beta2=ADAM_BETAS[1], weight_decay=0.0, eps=ADAM_EPS, amsgrad=False, maximize=False,
             )  # fmt: skip
         else:
             torch._fused_sgd_(
-                self.params, list(gradients), self._moments[0], weight_decay=0.0, momentum=SGD_MOMENTUM, lr=rate,
+                self._params, self._gradients, self._moments[0], weight_decay=0.0, momentum=SGD_MOMENTUM, lr=rate,
                 dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
             )  # fmt: skip
-
-    def export(self) -> dict[str, dict[str, Tensor]]:
-        """The state by parameter name, as copies."""
-        keys = ("step", *_MOMENTS[self.plan.kind])
-        columns = (self._steps, *self._moments)
-        return {
-            name: {key: column[i].detach().clone() for key, column in zip(keys, columns, strict=True)}
-            for i, name in enumerate(self.names)
-        }
 
 
 def carry_state(state: State, grown: Network) -> dict[str, dict[str, Tensor]]:

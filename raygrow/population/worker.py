@@ -1,7 +1,7 @@
 """A pool's worker: it runs any member's task.
 
-A worker keeps no state between tasks: it loads the member's head, and what it writes is named by digest. So any worker can
-run any member's task, again and elsewhere, and the result is the same bit for bit.
+A worker keeps nothing between tasks but what the campaign alone determines: it loads the member's head, and what it writes is
+named by digest. So any worker can run any member's task, again and elsewhere, and the result is the same bit for bit.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import torch
 
 from raygrow.architecture import digest_seed, forward_flops, params
 from raygrow.data import Dataset
-from raygrow.nn import Network, Optimizer, OptimizerPlan, State, all_finite, clone
+from raygrow.nn import Network, OptimizerPlan, State, all_finite
 from raygrow.population.checkpoints import Checkpoint, CheckpointStore
-from raygrow.population.member_round import MemberRound
+from raygrow.population.growing import Samples
+from raygrow.population.member_round import MemberRound, Work
 from raygrow.population.plan import Facts, Member, Plan, examples_of, kind_of
 from raygrow.population.tasks import Costs, Report, Task
-from raygrow.training import Examples, ExampleSets, Score, example_order, fit, score
+from raygrow.training import Examples, ExampleSets, Fork, Learned, Lesson, Score, example_order, score, teach
 
 
 class Worker:
@@ -43,17 +44,45 @@ class Worker:
             for split in (dataset.train, dataset.search, dataset.validation, dataset.test)
         )
         self.data = ExampleSets(facts.task, train, search, validation, test)
+        self.samples = Samples(self.data)
 
     def run(self, tasks: Sequence[Task]) -> list[Report]:
-        """Run tasks of different members and report each in plain JSON, in their order."""
-        return [self._run(task) for task in tasks]
+        """Run tasks side by side and report each in plain JSON, in their order.
 
-    def _run(self, task: Task) -> Report:
+        Whenever all of them wait for training, the lessons that can share their steps are packed. What a task reports
+        does not depend on the others, times excepted.
+        """
         begun = time.perf_counter()
-        runs = {"start": self._start, "round": self._round, "finish": self._finish, "test": self._test}
-        report = runs[task.phase](task)
-        report["seconds"] = round(time.perf_counter() - begun, 4)
-        return report
+        reports: dict[int, Report] = {}
+        works: dict[int, Work] = {}
+        waiting: dict[int, Lesson] = {}
+        seconds = [0.0] * len(tasks)
+
+        def go_on(i: int, learned: list[Learned] | None) -> None:
+            since = time.perf_counter()
+            try:
+                # A generator that has not begun takes None alone.
+                waiting[i] = works[i].send(learned)  # type: ignore[arg-type]
+            except StopIteration as end:
+                reports[i] = end.value
+            seconds[i] += time.perf_counter() - since
+
+        for i, task in enumerate(tasks):
+            if task.phase in ("start", "test"):
+                reports[i] = self._start(task) if task.phase == "start" else self._test(task)
+            else:
+                works[i] = self._round(task) if task.phase == "round" else self._finish(task)
+                go_on(i, None)
+        while waiting:
+            pupils, lessons = list(waiting), list(waiting.values())
+            waiting.clear()
+            for i, learned in zip(pupils, teach(lessons), strict=True):
+                go_on(i, learned)
+        shared = (time.perf_counter() - begun - sum(seconds)) / max(len(tasks), 1)
+        for i, own in enumerate(seconds):
+            # What was done for all is shared out evenly.
+            reports[i]["seconds"] = round(own + shared, 4)
+        return [reports[i] for i in range(len(tasks))]
 
     def seed(self, purpose: str, member: Member, *more: int | str) -> int:
         """Members with the same seed share these: they see the same examples in the same order."""
@@ -86,26 +115,25 @@ class Worker:
         found = score(network, self.data.validation, self.data.loss)
         return {"head": self.described(network, digest, found), "train_flops": Costs(evaluation=found.flops).to_json()}
 
-    def _finish(self, task: Task) -> Report:
+    def _finish(self, task: Task) -> Work:
         """The final anneal. A network that diverges in it stays as it was."""
         member = self.plan.member(task.member)
         training = member.training
         checkpoint = self.load(task.head)
-        network = clone(checkpoint.network)
-        optimizer = Optimizer(network, OptimizerPlan(training.optimizer, training.lr), checkpoint.optimizer)
         count = examples_of(training.final_examples, len(self.data.train))
         order = example_order(len(self.data.train), count, self.seed("final", member))
-        spent = fit(network, optimizer, self.data.train, self.data.loss, order, training.batch_size, anneal=True)
-        diverged = not all_finite(network)
-        state: State = {} if diverged else optimizer.export()
-        if diverged:
-            network, state = checkpoint.network, checkpoint.optimizer
+        fork = Fork(checkpoint.network, checkpoint.optimizer)
+        plan = OptimizerPlan(training.optimizer, training.lr)
+        lesson = Lesson([fork], self.data.train, [order], training.batch_size, self.data.loss, plan, anneal=True)
+        (learned,) = yield lesson
+        diverged = not all_finite(learned.network)
+        network, state = (checkpoint.network, checkpoint.optimizer) if diverged else (learned.network, learned.state)
         found = score(network, self.data.validation, self.data.loss)
         digest = self.save(network, state, dict(checkpoint.strategy))
         return {
             "head": self.described(network, digest, found),
             "diverged": diverged,
-            "train_flops": Costs(training=spent, evaluation=found.flops).to_json(),
+            "train_flops": Costs(training=lesson.flops, evaluation=found.flops).to_json(),
         }
 
     def _test(self, task: Task) -> Report:
@@ -113,5 +141,5 @@ class Worker:
         found = score(self.load(task.head).network, self.data.test, self.data.loss)
         return {"test_loss": found.loss, "test_metric": found.metric, "train_flops": Costs().to_json()}
 
-    def _round(self, task: Task) -> Report:
+    def _round(self, task: Task) -> Work:
         return MemberRound(self, task).run()

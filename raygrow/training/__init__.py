@@ -1,9 +1,12 @@
 """Fit, evaluate and probe, on tensors in memory."""
 
-from raygrow.training.fit import Examples, ExampleSets, Score, WeightAverage, example_order, fit, outputs_of, score
-from raygrow.training.probe import Fork, ForkResult, ProbePlan, run_probe
+from raygrow.training.evaluate import Score, outputs_of, score
+from raygrow.training.examples import Examples, ExampleSets, example_order
+from raygrow.training.fit import Learned, Lesson, fit, teach
+from raygrow.training.pack import Fork, Pack
+from raygrow.training.probe import ForkResult, Probe, ProbePlan, run_probe
 
 __all__ = [
-    "ExampleSets", "Examples", "Fork", "ForkResult", "ProbePlan", "Score", "WeightAverage", "example_order", "fit",
-    "outputs_of", "run_probe", "score",
+    "ExampleSets", "Examples", "Fork", "ForkResult", "Learned", "Lesson", "Pack", "Probe", "ProbePlan", "Score",
+    "example_order", "fit", "outputs_of", "run_probe", "score", "teach",
 ]  # fmt: skip

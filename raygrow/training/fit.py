@@ -1,173 +1,103 @@
-"""Training and evaluation on in-memory tensors: no loader, no worker, indices drawn once a call."""
+"""Lessons: what networks are to learn, taught to as many at once as can share their steps."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from raygrow.architecture import forward_flops, training_flops
-from raygrow.nn import Network, Optimizer, clone
-from raygrow.nn.losses import LOSSES, AbstractLoss
-
-GATHER = 8192
-"""Examples gathered at once: one index operation serves many steps."""
-
-EVALUATE_BATCH = 4096
+from raygrow.architecture import training_flops
+from raygrow.nn import Network, OptimizerPlan, State, clone
+from raygrow.nn.losses import AbstractLoss
+from raygrow.training.examples import Examples
+from raygrow.training.pack import Fork, Pack
 
 
 @dataclass(frozen=True)
-class Examples:
-    """A split on the device of the network: x [n, inputs], y [n] labels or [n, t] targets."""
-
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    @classmethod
-    def of(cls, x: NDArray[Any], y: NDArray[Any], device: torch.device) -> Examples:
-        """Copies, so that arrays from a shared object store are never written to."""
-        return cls(torch.tensor(x, device=device), torch.tensor(y, device=device))
-
-    def take(self, index: Tensor) -> Examples:
-        return Examples(self.x[index], self.y[index])
-
-
-@dataclass(frozen=True)
-class ExampleSets:
-    """The four splits as tensors, and the task."""
-
-    task: Literal["classification", "regression"]
-    train: Examples
-    search: Examples
-    validation: Examples
-    test: Examples
-
-    @property
-    def loss(self) -> AbstractLoss:
-        return LOSSES[self.task]
-
-
-def example_order(n: int, examples: int, seed: int) -> Tensor:
-    """Indices of ``examples`` examples: whole permutations of the n rows one after the other, the last cut short."""
-    generator = torch.Generator().manual_seed(seed)
-    passes = [torch.randperm(n, generator=generator) for _ in range(math.ceil(examples / n))]
-    return torch.cat(passes)[:examples] if passes else torch.empty(0, dtype=torch.long)
-
-
-def batches(data: Examples, order: Tensor, batch_size: int) -> Iterator[Examples]:
-    """Consecutive batches in this order, gathered in larger pieces."""
-    piece = max(GATHER // batch_size, 1) * batch_size
-    for start in range(0, len(order), piece):
-        gathered = data.take(order[start : start + piece].to(data.x.device))
-        for first in range(0, len(gathered), batch_size):
-            yield Examples(gathered.x[first : first + batch_size], gathered.y[first : first + batch_size])
-
-
-class WeightAverage:
-    """A running average of a network's weights over its latest steps (Polyak and Juditsky 1992, with a window).
-
-    At a constant rate the iterates rattle around what they have learned; their average does not, so two forks differ by
-    their architectures and not by where the last batches left them. Every step weighs 2 %, so the window is about 50
-    steps; the first 50 count alike.
+class Lesson:
+    """Training that a member asks for; ``teach`` gives it.
 
     Attributes:
-        network: holds the average; of its own, never trained.
+        forks: networks that see the same batches.
+        data: what ``orders`` index.
+        orders: of examples, one a segment. Each but the last ends on a whole batch.
+        anneal: lower the rate to 0 by half a cosine over each segment.
+        averaged: what is heard of and returned is the running average of the weights, not their last values.
+        heard: called after every segment with its number and the networks as they are then.
     """
 
-    LEAST = 0.02
+    forks: Sequence[Fork]
+    data: Examples
+    orders: Sequence[Tensor]
+    batch_size: int
+    loss: AbstractLoss
+    optimizer: OptimizerPlan
+    anneal: bool = False
+    averaged: bool = False
+    heard: Callable[[int, Sequence[Network]], None] | None = None
 
-    def __init__(self, network: Network) -> None:
-        self.network = clone(network)
-        self._average: list[Tensor] = list(self.network.parameters())
-        self._source: list[Tensor] = list(network.parameters())
-        self._steps = 0
+    @property
+    def flops(self) -> int:
+        """What training takes, as if each fork were trained alone."""
+        return sum(map(len, self.orders)) * sum(training_flops(fork.network.arch) for fork in self.forks)
 
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights as they are now."""
-        self._steps += 1
-        torch._foreach_lerp_(self._average, self._source, max(self.LEAST, 1.0 / self._steps))
+    @property
+    def rhythm(self) -> Hashable:
+        """Lessons of one rhythm can share their steps."""
+        like = self.forks[0].network
+        return (
+            tuple(map(len, self.orders)), self.batch_size, self.loss, self.optimizer, self.anneal, self.averaged,
+            next(like.parameters()).dtype, self.data.x.device,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A fork after its lesson.
+
+    Attributes:
+        network: of its own; the fork's is left as it was.
+        state: of its optimiser.
+    """
+
+    network: Network
+    state: State
+
+
+def teach(lessons: Sequence[Lesson]) -> list[list[Learned]]:
+    """Give these lessons; those of one rhythm are packed. The result of each is the same as if it were given alone."""
+    learned: dict[int, list[Learned]] = {}
+    together: dict[Hashable, list[int]] = {}
+    for i, lesson in enumerate(lessons):
+        together.setdefault(lesson.rhythm, []).append(i)
+    for members in together.values():
+        given = [lessons[i] for i in members]
+        first = given[0]
+        pack = Pack([lesson.forks for lesson in given], first.loss, first.optimizer, first.averaged)
+        networks = [[clone(fork.network) for fork in lesson.forks] for lesson in given]
+        for segment in range(len(first.orders)):
+            orders = [lesson.orders[segment] for lesson in given]
+            pack.train([lesson.data for lesson in given], orders, first.batch_size, first.anneal)
+            if any(lesson.heard for lesson in given) or segment + 1 == len(first.orders):
+                pack.write(networks)
+            for lesson, own in zip(given, networks, strict=True):
+                if lesson.heard is not None:
+                    lesson.heard(segment, own)
+        for i, own, states in zip(members, networks, pack.states(), strict=True):
+            learned[i] = [Learned(network, state) for network, state in zip(own, states, strict=True)]
+    return [learned[i] for i in range(len(lessons))]
 
 
 def fit(
-    network: Network,
-    optimizer: Optimizer,
+    fork: Fork,
     data: Examples,
-    loss: AbstractLoss,
     order: Tensor,
     batch_size: int,
+    loss: AbstractLoss,
+    optimizer: OptimizerPlan,
     anneal: bool = False,
-    average: WeightAverage | None = None,
-) -> int:
-    """Train in place on the examples named by ``order``.
-
-    Args:
-        average: kept up to date after every step.
-        anneal: lower the rate from the plan's to 0 by half a cosine.
-
-    Returns:
-        FLOPs spent.
-    """
-    network.train()
-    steps = math.ceil(len(order) / batch_size)
-    lr = optimizer.plan.lr
-    for step, batch in enumerate(batches(data, order, batch_size)):
-        rate = lr * 0.5 * (1.0 + math.cos(math.pi * step / steps)) if anneal else lr
-        gradients = torch.autograd.grad(loss.mean(network(batch.x), batch.y), optimizer.params)
-        optimizer.step(gradients, rate)
-        if average is not None:
-            average.update()
-    return len(order) * training_flops(network.arch)
-
-
-@torch.no_grad()
-def outputs_of(network: Network, x: Tensor) -> Tensor:
-    """Logits or standardised predictions, [n, outputs], in eval mode."""
-    network.eval()
-    return torch.cat([network(x[i : i + EVALUATE_BATCH]) for i in range(0, len(x), EVALUATE_BATCH)])
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a network makes of a split.
-
-    Attributes:
-        losses: of every example, float64 [n].
-        metric: accuracy, or R2 as the uniform average over targets.
-        flops: spent on it.
-    """
-
-    losses: NDArray[np.float64]
-    metric: float
-    flops: int
-
-    @property
-    def loss(self) -> float:
-        """Mean over the examples."""
-        return float(self.losses.mean())
-
-
-@torch.no_grad()
-def score(network: Network, data: Examples, loss: AbstractLoss) -> Score:
-    """Evaluate a network on a split."""
-    output = outputs_of(network, data.x)
-    losses = loss.per_example(output, data.y).double().cpu().numpy()
-    if loss.task == "classification":
-        metric = float((output.argmax(-1) == data.y).double().mean())
-    else:
-        y = data.y.double()
-        residual = (output.double() - y).square().sum(0)
-        spread = (y - y.mean(0)).square().sum(0)
-        # A target that does not vary in this split: 1 when predicted exactly, else 0 (scikit-learn's convention).
-        ratio = torch.where(spread > 0, 1 - residual / spread, (residual == 0).double())
-        metric = float(ratio.mean())
-    return Score(losses, metric, len(data) * forward_flops(network.arch))
+) -> Learned:
+    """Train one network on the examples named by ``order``."""
+    ((learned,),) = teach([Lesson([fork], data, [order], batch_size, loss, optimizer, anneal)])
+    return learned

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raygrow.nn import Network, Optimizer, OptimizerPlan, State
+from raygrow.architecture import training_flops
+from raygrow.nn import Network, OptimizerPlan, State
 from raygrow.nn.losses import AbstractLoss
-from raygrow.training.fit import Examples, Score, WeightAverage, example_order, fit, score
-
-
-@dataclass(frozen=True)
-class Fork:
-    """One arm of a probe: a network of its own and the optimiser state it carries."""
-
-    network: Network
-    state: State
+from raygrow.training.evaluate import Score, score
+from raygrow.training.examples import Examples, example_order
+from raygrow.training.fit import Learned, Lesson, teach
+from raygrow.training.pack import Fork
 
 
 @dataclass(frozen=True)
@@ -64,6 +61,63 @@ class ForkResult:
         return bool(np.isfinite(self.validation.losses).all())
 
 
+class Probe:
+    """Every fork trained on the same batches in the same order, and measured. No fork trains on search or validation.
+
+    Args:
+        forks: left as they were.
+        train, search, validation: splits.
+        plan, optimizer: of every fork.
+
+    Attributes:
+        lesson: to be taught, alone or with others; then ``results``.
+    """
+
+    def __init__(
+        self,
+        forks: Sequence[Fork],
+        train: Examples,
+        search: Examples,
+        validation: Examples,
+        loss: AbstractLoss,
+        plan: ProbePlan,
+        optimizer: OptimizerPlan,
+    ) -> None:
+        self._search, self._loss = search, loss
+        steps = max(-(-plan.examples // plan.batch_size), 1)
+        order = example_order(len(train), plan.examples, plan.seed)
+        # Segments end on whole batches, so that a probe of B blocks takes the same steps as one of a single block.
+        cuts = [min(round(steps * b / plan.blocks) * plan.batch_size, len(order)) for b in range(plan.blocks + 1)]
+        orders = [order[start:stop] for start, stop in pairwise(cuts)]
+        permuted = torch.randperm(len(validation), generator=torch.Generator().manual_seed(plan.seed))
+        self._validation = validation.take(permuted.to(validation.x.device))
+        edges = np.linspace(0, len(validation), plan.blocks + 1).round().astype(int)
+        self._edges = list(pairwise(edges.tolist()))
+        self._blocks: list[list[Score]] = [[] for _ in forks]
+        self.lesson = Lesson(
+            forks, train, orders, plan.batch_size, loss, optimizer, averaged=True, heard=self._score_block
+        )
+
+    def _score_block(self, segment: int, networks: Sequence[Network]) -> None:
+        start, stop = self._edges[segment]
+        block = Examples(self._validation.x[start:stop], self._validation.y[start:stop])
+        if len(block):
+            for scores, network in zip(self._blocks, networks, strict=True):
+                scores.append(score(network, block, self._loss))
+
+    def results(self, learned: Sequence[Learned]) -> list[ForkResult]:
+        """Measure what ``teach`` made of the forks."""
+        trained = sum(map(len, self.lesson.orders))
+        found = []
+        for fork, blocks in zip(learned, self._blocks, strict=True):
+            whole = score(fork.network, self._validation, self._loss)
+            on_search = score(fork.network, self._search, self._loss)
+            flops = trained * training_flops(fork.network.arch) + sum(b.flops for b in (*blocks, whole, on_search))
+            losses = tuple(block.losses for block in blocks)
+            found.append(ForkResult(fork.network, fork.state, losses, whole, on_search, flops))
+        return found
+
+
 def run_probe(
     forks: Sequence[Fork],
     train: Examples,
@@ -73,53 +127,7 @@ def run_probe(
     plan: ProbePlan,
     optimizer: OptimizerPlan,
 ) -> list[ForkResult]:
-    """Train every fork (in place) on the same batches in the same order, and measure it.
-
-    Forks do not touch one another, so training them one after the other is training in lockstep.
-    No fork trains on search or validation examples.
-    """
-    steps = max(-(-plan.examples // plan.batch_size), 1)
-    order = example_order(len(train), plan.examples, plan.seed)
-    # Segments end on whole batches, so that a probe of B blocks takes the same steps as one of a single block.
-    cuts = [min(round(steps * b / plan.blocks) * plan.batch_size, len(order)) for b in range(plan.blocks + 1)]
-    permuted = torch.randperm(len(validation), generator=torch.Generator().manual_seed(plan.seed))
-    shuffled = validation.take(permuted.to(validation.x.device))
-    edges = np.linspace(0, len(validation), plan.blocks + 1).round().astype(int)
-    return [_run_fork(fork, train, search, shuffled, loss, plan, optimizer, order, cuts, edges) for fork in forks]
-
-
-def _run_fork(
-    fork: Fork,
-    train: Examples,
-    search: Examples,
-    validation: Examples,
-    loss: AbstractLoss,
-    plan: ProbePlan,
-    optimizer_plan: OptimizerPlan,
-    order: torch.Tensor,
-    cuts: Sequence[int],
-    edges: NDArray[np.int_],
-) -> ForkResult:
-    optimizer = Optimizer(fork.network, optimizer_plan, fork.state)
-    average = WeightAverage(fork.network)
-    flops = 0
-    blocks: list[NDArray[np.float64]] = []
-    for b in range(plan.blocks):
-        flops += fit(
-            fork.network, optimizer, train, loss, order[cuts[b] : cuts[b + 1]], plan.batch_size, average=average
-        )
-        block = Examples(validation.x[edges[b] : edges[b + 1]], validation.y[edges[b] : edges[b + 1]])
-        if len(block):
-            scored = score(average.network, block, loss)
-            flops += scored.flops
-            blocks.append(scored.losses)
-    whole = score(average.network, validation, loss)
-    on_search = score(average.network, search, loss)
-    return ForkResult(
-        average.network,
-        optimizer.export(),
-        tuple(blocks),
-        whole,
-        on_search,
-        flops + whole.flops + on_search.flops,
-    )
+    """One probe, by itself."""
+    probe = Probe(forks, train, search, validation, loss, plan, optimizer)
+    (learned,) = teach([probe.lesson])
+    return probe.results(learned)

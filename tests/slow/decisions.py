@@ -18,16 +18,16 @@ from raygrow.data import AbstractSource, Raw, prepare
 from raygrow.data.base import stream
 from raygrow.data.teacher import Teacher
 from raygrow.growth.initializers import Tiny
-from raygrow.growth.update import update_existing
 from raygrow.nn import Network, State, clone
 from raygrow.population.checkpoints import CheckpointStore
+from raygrow.population.growing import Growing
 from raygrow.population.member_round import MemberRound
 from raygrow.population.plan import Campaign, Facts, Growth, Member, Plan, Training
 from raygrow.population.serial_pool import one_thread
 from raygrow.population.tasks import Task
 from raygrow.population.worker import Worker
 from raygrow.strategies import AbstractStrategy, Evidence, Mdl, Proposal, Significance, Situation, Verdict
-from raygrow.training import Examples, Fork, ForkResult, ProbePlan, run_probe
+from raygrow.training import Examples, Fork, ForkResult, ProbePlan, run_probe, teach
 
 JUDGES: dict[str, AbstractStrategy] = {"mdl": Mdl(), "significance": Significance()}
 INPUTS, CLASSES = 16, 4
@@ -175,13 +175,13 @@ def _worker(plan: Plan, folder: Path) -> Worker:
 
 def _twins(round_: MemberRound, head: str, resolved: bool) -> Evidence:
     """The control of a first round beside a candidate of the same architecture, from the same start."""
-    network, state, _ = round_._train(round_.worker.load(head))
-    round_._update_existing(network)
+    (trained,) = teach([round_._lesson(round_.worker.load(head))])[0]
+    network, state = trained.network, trained.state
+    Growing(round_.worker, round_.member, round_.task, network, round_.meter).update()
     twin, plan, data = clone(network), round_._probe_plan(), round_.data
     control = _probe(round_, network, state, plan, data.validation)
     if resolved:
-        sample = round_._statistics_examples()
-        update_existing(twin, (sample.x, sample.y), (data.search.x, data.search.y), data.loss, round_.meter)
+        Growing(round_.worker, round_.member, round_.task, twin, round_.meter).update()
         candidate = _probe(round_, twin, state, plan, data.validation)
     else:
         other = ProbePlan(plan.examples, plan.blocks, plan.batch_size, plan.seed ^ 1)
