@@ -33,7 +33,7 @@ from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction, derivative, predict, response
 from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows, ridge_for
 from raygrow.growth.statistics import Fold, Pass, Sample, Statistics, collect
-from raygrow.growth.step import amplified, grow
+from raygrow.growth.step import amplified
 from raygrow.growth.update import update_existing
 from raygrow.nn import Extension, Network, OptimizerPlan, bias_name, clone, graft, weight_name
 from raygrow.nn.losses import LOSSES, AbstractLoss, CrossEntropy, MeanSquaredError
