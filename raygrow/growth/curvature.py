@@ -22,7 +22,7 @@ def curved_directions(
     """Whitened directions along which the residual is most quadratic, best first, as columns, [rank, m].
 
     For each output direction v the symmetric matrix H_v = E[(G_perp v) (z z^T - I)]; its extreme eigenpairs, from the matrix
-    itself or, where that takes more products, within the range of its product with a random block. Kept: eigenvalues beyond
+    itself or, where that takes more products, within the range of its square on a random block. Kept: eigenvalues beyond
     the edge 2 sqrt(rank/n) sd(G_perp v) that pure noise reaches, and directions that differ from those already taken.
 
     Args:
@@ -37,8 +37,8 @@ def curved_directions(
         return z.new_zeros(rank, 0)
     outputs = outputs - outputs.mean(0)
     block = 2 * math.ceil(wanted / len(spread)) + SPARE
-    # Products a row and output: rank (rank + 1) against 4 rank block.
-    if rank + 1 <= 4 * block:
+    # Products a row and output: rank (rank + 1) against 8 rank block, and eigenproblems of rank against those of block.
+    if rank <= 4 * block:
         curvature, directions = meter.eigh(_hessians(z, outputs, meter))
     else:
         start = torch.randn(rank, block, generator=generator, dtype=torch.float64).to(z)
@@ -74,14 +74,22 @@ def _hessians(z: Tensor, outputs: Tensor, meter: Meter) -> Tensor:
 
 
 def _extreme(z: Tensor, outputs: Tensor, start: Tensor, meter: Meter) -> tuple[Tensor, Tensor]:
-    """Eigenpairs of H_v within the range of H_v start, [outputs, block] and [outputs, rank, block]."""
+    """Eigenpairs of H_v within the range of H_v^2 start, [outputs, block] and [outputs, rank, block]."""
     (n, rank), count, block = z.shape, outputs.shape[1], start.shape[1]
     weights = outputs.unsqueeze(2)
-    weighted = (weights * meter.mm(z, start).unsqueeze(1)).view(n, count * block)
-    ranges = meter.mm(z.T, weighted).view(rank, count, block).transpose(0, 1)
-    basis = meter.basis(ranges)
-    flat = basis.transpose(0, 1).reshape(rank, count * block)
-    along = meter.mm(z, flat).view(n, count, block)
+
+    def pulled(along: Tensor) -> Tensor:
+        """z^T (output * along) of every output, [outputs, rank, block]."""
+        weighted = (weights * along).view(n, count * block)
+        return meter.mm(z.T, weighted).view(rank, count, block).transpose(0, 1)
+
+    def pushed(basis: Tensor) -> Tensor:
+        """z basis of every output, [n, outputs, block]."""
+        return meter.mm(z, basis.transpose(0, 1).reshape(rank, count * block)).view(n, count, block)
+
+    basis = meter.basis(pulled(meter.mm(z, start).unsqueeze(1)))
+    basis = meter.basis(pulled(pushed(basis)))
+    along = pushed(basis)
     small = meter.bmm((along * weights).permute(1, 2, 0), along.transpose(0, 1)) / n
     curvature, inner = meter.eigh((small + small.transpose(1, 2)) / 2)
     return curvature, meter.bmm(basis, inner)

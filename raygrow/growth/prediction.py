@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,14 +71,18 @@ def predict(
     halves: Sequence[Residuals],
     site: Site,
     sizes: Sequence[int],
-    generator: Callable[[], torch.Generator],
+    generator: torch.Generator,
     meter: Meter,
 ) -> dict[int, Prediction | None]:
-    """Cross-fitted prediction of a site's moves by size; None where the new weights add nothing at birth."""
+    """Cross-fitted prediction of a site's moves by size; None where the new weights add nothing at birth.
+
+    Each half draws on from where the other stopped: with the same random directions in both, their refits would be one linear
+    map and the halves' means nearly one number.
+    """
     slopes: dict[int, list[Tensor]] = {k: [] for k in sizes}
     curvatures: dict[int, list[Tensor]] = {k: [] for k in sizes}
     for learned, measured in ((halves[0], halves[1].fold), (halves[1], halves[0].fold)):
-        extensions = initializer.extend(learned, site, sizes, generator(), meter)
+        extensions = initializer.extend(learned, site, sizes, generator, meter)
         hidden: Tensor | None = None
         if site.activation is not None:
             # The units of a smaller size are the first of a larger one.

@@ -114,16 +114,16 @@ class Fold:
 
 
 class Statistics:
-    """The statistics examples through one network: a whole for building and two halves for cross-fitting."""
+    """The statistics examples through one network.
+
+    Attributes:
+        whole: for building.
+        folds: its halves, as views, for cross-fitting.
+    """
 
     def __init__(self, whole: Fold, first: int) -> None:
         self.whole = whole
-        self._first = first
-
-    @property
-    def folds(self) -> tuple[Fold, Fold]:
-        """The halves."""
-        return self.whole.half(0, self._first), self.whole.half(1, self._first)
+        self.folds = whole.half(0, first), whole.half(1, first)
 
 
 class Pass:

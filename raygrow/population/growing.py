@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,7 +111,7 @@ class Growing:
             halves = [Residuals(fold, self.meter) for fold in statistics.folds]
             by_site = {
                 site: predict(
-                    self.member.initializer, halves, site, counts, partial(self._generator, str(site)), self.meter
+                    self.member.initializer, halves, site, counts, self._generator(str(site)), self.meter
                 )
                 for site, counts in sizes.items()
             }
