@@ -1,0 +1,104 @@
+"""What every benchmark shares: alternating timings, medians with their spread, a table, and JSON with the machine's facts.
+
+Figures of different runs do not compare: machines differ, and other work comes and goes. Whatever is compared therefore
+alternates within one process, and what a benchmark states is a ratio of medians.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VERSIONS_OF = ("torch", "numpy", "scikit-learn", "ray", "mlflow", "gromo")
+
+
+def alternate(arms: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
+    """Seconds of every call, the arms taking turns, so that a slow moment of the machine falls on all of them.
+
+    Args:
+        arms: what to time, by name.
+        repeats: timed calls of each arm.
+        warm_up: calls of each arm before those, not timed.
+    """
+    for _ in range(warm_up):
+        for work in arms.values():
+            work()
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(repeats):
+        for name, work in arms.items():
+            begun = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - begun)
+    return seconds
+
+
+def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> list[float]:
+    """Turn by turn: both calls of a turn met the same machine."""
+    return [a / b for a, b in zip(numerator, denominator, strict=True)]
+
+
+def spread(values: Sequence[float], unit: str = "", digits: int = 3) -> str:
+    """Median and range, as ``median (least-most) unit``."""
+    low, middle, high = (f"{v:.{digits}g}" for v in (min(values), statistics.median(values), max(values)))
+    return f"{middle} ({low}-{high}){' ' + unit if unit else ''}"
+
+
+def print_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Rows with the same keys as a table, in Markdown, so that it can be quoted as it is."""
+    if not rows:
+        return
+    names = list(rows[0])
+    cells = [names, *([str(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    lines = [
+        "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    print("\n".join(lines), flush=True)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, versions and threads: what a figure must be read with."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        "versions": {name: found for name in VERSIONS_OF if (found := _version(name))},
+        "torch_threads": torch.get_num_threads(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def write_json(path: str | Path, payload: Mapping[str, Any]) -> None:
+    """Write ``payload`` with the machine's facts beside it, by rename."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    part.write_text(json.dumps({"machine": machine(), **payload}, indent=1) + "\n")
+    part.replace(target)
+
+
+def _cpu_model() -> str:
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        for line in facts.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
