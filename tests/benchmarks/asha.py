@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
@@ -19,8 +18,6 @@ from safetensors.torch import load_file, save_file
 from raygrow.architecture import forward_flops
 from raygrow.data import Dataset
 from tests.benchmarks.fixed import FixedNet, all_training_rows, examples, layered
-
-SEARCH = Path(__file__).with_name("asha.yaml")
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,6 @@ class Found:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def settings(**changed: Any) -> dict[str, Any]:
-    """The search as fixed by its file."""
-    return {**yaml.safe_load(SEARCH.read_text()), **changed}
 
 
 class Trial(tune.Trainable):
@@ -99,7 +91,7 @@ def search(data: Dataset, plan: Mapping[str, Any], seed: int, storage: Path) -> 
 
     Args:
         data: prepared; trials learn from ``train`` and ``search``.
-        plan: as ``settings``.
+        plan: the content of ``asha.yaml``.
         seed: of configurations, starts and orders.
         storage: folder for Tune's own files.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -26,7 +27,7 @@ def layered(inputs: int, hidden: Sequence[int], outputs: int) -> Architecture:
         *(Node(f"h{i}", size, "relu") for i, size in enumerate(hidden, start=1)),
         Node(OUTPUT, outputs, "identity"),
     ]
-    return Architecture(tuple(nodes), tuple(Edge(a.name, b.name) for a, b in zip(nodes, nodes[1:], strict=False)))
+    return Architecture(tuple(nodes), tuple(Edge(a.name, b.name) for a, b in pairwise(nodes)))
 
 
 def examples(*splits: Split) -> Examples:

@@ -21,9 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
+# As a program this file is not part of the package that it imports from.
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import pytest
 import torch
@@ -37,7 +36,8 @@ from raygrow.population.plan import examples_of
 from tests.benchmarks.fixed import FixedNet, all_training_rows, examples, layered
 from tests.benchmarks.harness import print_table, write_json
 
-TABULAR = ROOT / "configs" / "tabular.yaml"
+TABULAR = Path(__file__).parents[2] / "configs" / "tabular.yaml"
+SEARCH = Path(__file__).with_name("asha.yaml")
 METRIC = {"classification": "test_accuracy", "regression": "test_r2"}
 MARGIN = 0.01
 """What a grown network's score may lie below the search winner's."""
@@ -62,6 +62,11 @@ SETS: Mapping[str, Callable[[Path, int], dict[str, Any]]] = {
     "friedman": _friedman,
     "digits": lambda folder, seed: {"kind": "digits"},
 }
+
+
+def settings(**changed: Any) -> dict[str, Any]:
+    """The search as fixed by its file."""
+    return {**yaml.safe_load(SEARCH.read_text()), **changed}
 
 
 def configuration(data: Mapping[str, Any], seed: int, name: str, **changes: Any) -> dict[str, Any]:
@@ -208,9 +213,10 @@ def _interval(values: Sequence[float]) -> str:
 
 def start_ray() -> float:
     """Start a private Ray of this machine's cores and say how many seconds that took."""
-    # As raygrow's own pool does it: the token of a private cluster stays in the environment.
+    # As raygrow's own pool does it, before Ray is imported: the token of a private cluster stays in the environment.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     begun = time.perf_counter()
     import ray
 
@@ -229,8 +235,6 @@ def stop_ray() -> None:
 @pytest.mark.bench
 def test_a_campaign_costs_a_fraction_of_a_search() -> None:
     """The small form: one set, one seed, a search cut to a quarter."""
-    from tests.benchmarks.asha import settings
-
     start_ray()
     try:
         arms = cell("lorenz96", 0, settings(trials=4, max_epochs=20))
@@ -243,8 +247,6 @@ def test_a_campaign_costs_a_fraction_of_a_search() -> None:
 
 
 def main() -> None:
-    from tests.benchmarks.asha import settings
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to N - 1")
