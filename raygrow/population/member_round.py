@@ -29,7 +29,7 @@ from raygrow.nn import (
 )
 from raygrow.population.checkpoints import Checkpoint
 from raygrow.population.plan import examples_of, kind_of
-from raygrow.population.tasks import Costs, Report, Task
+from raygrow.population.tasks import NO_LEGAL_MOVE, Costs, Report, Task
 from raygrow.strategies import Evidence, Outcome, Proposal, Situation, describe
 from raygrow.training import Examples, Fork, ForkResult, ProbePlan, example_order, fit, run_probe, score
 
@@ -256,7 +256,7 @@ class MemberRound:
         if probed:
             return ""
         if not proposals:
-            return "no legal move is left within the budget"
+            return NO_LEGAL_MOVE
         if not shortlist:
             return f"none of {len(proposals)} legal moves was shortlisted"
         return f"no amplitude of the {len(shortlist)} shortlisted moves lowers the loss on search"

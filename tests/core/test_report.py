@@ -57,7 +57,18 @@ COLUMNS = [
     "candidate_loss", "verdict", "statistic", "threshold", "reason", "granted", "adopted", "control_checkpoint",
     "candidate_checkpoint", "seed", "seconds", "features",
 ]  # fmt: skip
-SUMMARY = ["campaign", "seed", "task", "rounds", "wall_seconds", "train_flops", "interrupted", "best", "members"]
+SUMMARY = [
+    "campaign",
+    "seed",
+    "task",
+    "rounds",
+    "wall_seconds",
+    "train_flops",
+    "interrupted",
+    "stopped_because",
+    "best",
+    "members",
+]
 HISTORY = ["round", "arch_id", "checkpoint", "flops_per_example", "train_flops", "validation_loss"]
 
 
