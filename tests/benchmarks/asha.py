@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from tests.benchmarks.fixed import FixedNet, all_training_rows, examples, layere
 
 @dataclass(frozen=True)
 class Found:
-    """What a search spent and found.
+    """What a search spent and found, judged on validation alone.
 
     Attributes:
-        score: the winner's on test, read once.
+        net: the winner, with its weights.
         validation_score: by which it won.
         flops_per_example: of the winner's forward pass.
         train_flops: of every trial, validation passes counted.
@@ -34,7 +34,7 @@ class Found:
         hidden, lr: of the winner.
     """
 
-    score: float
+    net: FixedNet
     validation_score: float
     flops_per_example: int
     train_flops: int
@@ -44,7 +44,7 @@ class Found:
     lr: float
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {key: value for key, value in vars(self).items() if key != "net"}
 
 
 class Trial(tune.Trainable):
@@ -87,7 +87,7 @@ def hidden_of(config: Mapping[str, Any]) -> list[int]:
 
 
 def search(data: Dataset, plan: Mapping[str, Any], seed: int, storage: Path) -> Found:
-    """Search, choose on validation, read the winner's test score once. Ray must run already.
+    """Search and choose on validation; the test split is not read. Ray must run already.
 
     Args:
         data: prepared; trials learn from ``train`` and ``search``.
@@ -141,7 +141,7 @@ def search(data: Dataset, plan: Mapping[str, Any], seed: int, storage: Path) -> 
     with winner.checkpoint.as_directory() as folder:
         net.network.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
     return Found(
-        score=net.score(examples(data.test), counted=False).metric,
+        net=net,
         validation_score=winner.metrics["score"],
         flops_per_example=forward_flops(arch),
         train_flops=sum(result.metrics["train_flops"] for result in results),

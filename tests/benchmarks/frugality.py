@@ -137,7 +137,9 @@ def cell(name: str, seed: int, plan: Mapping[str, Any], **changes: Any) -> dict[
         # Which goes first alternates, so that neither always meets the warmer machine.
         for arm in ("asha", "grown") if seed % 2 == 0 else ("grown", "asha"):
             if arm == "asha":
-                arms[arm] = search(data, plan, seed, folder / "tune").to_json()
+                found = search(data, plan, seed, folder / "tune")
+                score = found.net.score(examples(data.test), counted=False).metric
+                arms[arm] = {"score": score, **found.to_json()}
             else:
                 arms[arm] = grown(config, ready, folder / "campaign")
         batch = load_plan(config).training.batch_size
