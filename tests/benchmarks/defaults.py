@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,32 +67,32 @@ def searched(name: str, seed: int) -> dict[str, Any]:
     return {"score": found["validation_score"], "population_train_flops": found["train_flops"], **found}
 
 
-def table(cells: Mapping[str, Mapping[str, Any]], names: list[str]) -> list[dict[str, object]]:
+def table(
+    cells: Mapping[str, Mapping[str, Any]], names: Sequence[str], sets: Sequence[str], seeds: Sequence[int]
+) -> list[dict[str, object]]:
     """One row a setting: differences from the search on the same set and seed, then its share of the search's FLOPs."""
-    rows = []
-    for setting in names:
-        row: dict[str, object] = {"setting": setting}
-        for name in SETS:
-            pairs = [
-                (cell, cells[f"{SEARCH}/{name}/{key.split('/')[2]}"])
-                for key, cell in cells.items()
-                if key.split("/")[:2] == [setting, name] and f"{SEARCH}/{name}/{key.split('/')[2]}" in cells
-            ]
-            if pairs:
-                gap = statistics.mean(cell["score"] - other["score"] for cell, other in pairs)
-                own, population = (
-                    statistics.mean(cell[key] / other["train_flops"] for cell, other in pairs)
-                    for key in ("train_flops", "population_train_flops")
-                )
-                size = statistics.median(
-                    cell["flops_per_example"] / other["flops_per_example"] for cell, other in pairs
-                )
-                seconds = statistics.mean(cell["seconds"] for cell, _ in pairs)
-                row[f"{name} ({len(pairs)})"] = (
-                    f"{gap:+.4f} size {size:.2f} own {own:.3f} all {population:.3f} {seconds:.1f} s"
-                )
-        rows.append(row)
-    return rows
+    return [{"setting": setting, **{name: _against(cells, setting, name, seeds) for name in sets}} for setting in names]
+
+
+def _against(cells: Mapping[str, Mapping[str, Any]], setting: str, name: str, seeds: Sequence[int]) -> str:
+    pairs = [
+        (cells[f"{setting}/{name}/{seed}"], cells[f"{SEARCH}/{name}/{seed}"])
+        for seed in seeds
+        if f"{SEARCH}/{name}/{seed}" in cells
+    ]
+    if not pairs:
+        return "no search to compare with"
+
+    def share(figure: str, of: str = "train_flops") -> float:
+        return statistics.mean(cell[figure] / other[of] for cell, other in pairs)
+
+    gaps = [cell["score"] - other["score"] for cell, other in pairs]
+    deviation = f" +- {statistics.stdev(gaps):.4f}" if len(gaps) > 1 else ""
+    size = statistics.median(cell["flops_per_example"] / other["flops_per_example"] for cell, other in pairs)
+    return (
+        f"{statistics.mean(gaps):+.4f}{deviation}, FLOPs x {size:.2f}, lineage {share('train_flops'):.3f}, "
+        f"all {share('population_train_flops'):.3f}, {statistics.mean(cell['seconds'] for cell, _ in pairs):.1f} s"
+    )
 
 
 def main() -> None:
@@ -114,7 +114,8 @@ def main() -> None:
                     write_json(given.out, {"settings": listed, "cells": cells})
     if SEARCH in given.settings:
         stop_ray()
-    print_table(table(cells, [name for name in given.settings if name != SEARCH]))
+    names = [name for name in given.settings if name != SEARCH]
+    print_table(table(cells, names, given.sets, range(FIRST_SEED, FIRST_SEED + given.seeds)))
 
 
 if __name__ == "__main__":
