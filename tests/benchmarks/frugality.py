@@ -188,8 +188,8 @@ def _row(name: str, found: Sequence[Mapping[str, Any]]) -> dict[str, object]:
 
 
 def _mean_sd(values: Sequence[float], digits: int) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.{digits}f} +- {deviation:.{digits}f}"
+    deviation = f" +- {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def _standard_errors(values: Sequence[float]) -> float:
