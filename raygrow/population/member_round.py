@@ -14,7 +14,7 @@ from raygrow.nn import Network, OptimizerPlan, State, all_finite, carry_state, g
 from raygrow.population.checkpoints import Checkpoint
 from raygrow.population.growing import Growing
 from raygrow.population.plan import examples_of, kind_of
-from raygrow.population.tasks import Costs, Report, Task
+from raygrow.population.tasks import NO_LEGAL_MOVE, Costs, Report, Task
 from raygrow.strategies import Evidence, Outcome, Proposal, Situation
 from raygrow.training import Fork, ForkResult, Learned, Lesson, Probe, ProbePlan, example_order, score
 
@@ -113,7 +113,7 @@ class MemberRound:
         if probed:
             return ""
         if not proposals:
-            return "no legal move is left within the budget"
+            return NO_LEGAL_MOVE
         if not shortlist:
             return f"none of {len(proposals)} legal moves was shortlisted"
         return f"no amplitude of the {len(shortlist)} shortlisted moves lowers the loss on search"

@@ -113,7 +113,8 @@ class Growth(Section):
     price: float | None = None
     """Loss per added FLOP that a move must beat, 0 or more; null: 0.05 x loss of the best constant / FLOP budget."""
     patience: int = 3
-    """Rounds without an adopted move after which a member grows no more, at least 1."""
+    """Rounds without an adopted move after which a member grows no more, at least 1. One whose probes all lie more than two
+    standard errors below their price counts twice, one whose worthy moves were outbid not at all."""
 
     def __post_init__(self) -> None:
         known = [move.kind for move in GROWING_MOVES]
