@@ -110,9 +110,7 @@ class Growing:
             statistics = self._measure(self._generator("curvature"))
             halves = [Residuals(fold, self.meter) for fold in statistics.folds]
             by_site = {
-                site: predict(
-                    self.member.initializer, halves, site, counts, self._generator(str(site)), self.meter
-                )
+                site: predict(self.member.initializer, halves, site, counts, self._generator(str(site)), self.meter)
                 for site, counts in sizes.items()
             }
         initializer = kind_of(self.member.initializer)
