@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import raygrow
+from raygrow.adapters.ray_start import ahead
 from raygrow.architecture import forward_flops, params
 from raygrow.config import load_plan, resolved, to_yaml
 from raygrow.data import Dataset, prepare
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 
 PACKAGES = ("raygrow", "torch", "numpy", "ray", "mlflow", "pyarrow")
 LEAST_CONSTANT_LOSS = 1e-6
-MIRROR_PATIENCE = 60.0
-"""Seconds that a finished campaign waits for MLflow to show it all."""
+MIRROR_AFTER = 60.0
+"""Seconds a campaign runs before MLflow begins to show it; a shorter one is shown at its end."""
+MIRROR_PATIENCE, INTERRUPTED_PATIENCE = 60.0, 5.0
+"""Seconds that a finished, an interrupted campaign waits for MLflow to show it all."""
 
 
 class Interrupted(BaseException):
@@ -105,19 +108,20 @@ def run(
     if hasattr(plan.data, "path"):
         # ``resume`` may be called from another folder.
         plan = replace(plan, data=replace(plan.data, path=str(Path(plan.data.path).resolve())))  # type: ignore[call-arg]
-    ready = prepare_campaign(plan)
-    _writable(root)
-    coordinator = Coordinator(plan, ready.facts)
-    progress = Progress(coordinator, quiet=quiet)
-    progress.note(f"campaign folder: {root}")
-    for warning in ready.dataset.warnings:
-        progress.note(f"warning: {warning}")
-    with _signals(), _pool(ready, folder, address, progress.note) as workers, folder.locked():
-        # Again, now alone: another process may have run a whole campaign here in the meantime.
-        folder.refuse_if_begun()
-        write_atomically(folder.config, to_yaml(resolved(plan)).encode())
-        folder.ledger.append(_started(ready))
-        return _execute(folder, coordinator, workers, progress)
+    with ahead(plan.pool, len(plan.members), address):
+        ready = prepare_campaign(plan)
+        _writable(root)
+        coordinator = Coordinator(plan, ready.facts)
+        progress = Progress(coordinator, quiet=quiet)
+        progress.note(f"campaign folder: {root}")
+        for warning in ready.dataset.warnings:
+            progress.note(f"warning: {warning}")
+        with _signals(), _pool(ready, folder, address, progress.note) as workers, folder.locked():
+            # Again, now alone: another process may have run a whole campaign here in the meantime.
+            folder.refuse_if_begun()
+            write_atomically(folder.config, to_yaml(resolved(plan)).encode())
+            folder.ledger.append(_started(ready))
+            return _execute(folder, coordinator, workers, progress)
 
 
 def resume(
@@ -155,20 +159,33 @@ def resume(
         progress = Progress(coordinator, quiet=quiet)
         if any(event["type"] == "ended" for event in events):
             return _finished(home, coordinator, progress)
-        ready = prepare_campaign(plan)
-        if ready.dataset.digest != events[0]["data"]["digest"]:
-            raise DataError(
-                f"{home.root}: the data are not those the campaign began with (digest {ready.dataset.digest[:12]} instead of "
-                f"{events[0]['data']['digest'][:12]}); name the right file with --set data.path=FILE"
-            )
-        changed = [n for n, v in _versions().items() if events[0]["versions"].get(n) != v]
-        if changed:
-            progress.note(
-                f"warning: other versions than at the start ({', '.join(changed)}): figures may differ in last bits"
-            )
-        with _signals(), _pool(ready, home, address, progress.note) as workers:
-            home.ledger.append({"type": "resumed", "versions": _versions(), "machine": _machine()})
-            return _execute(home, coordinator, workers, progress)
+        with ahead(plan.pool, len(plan.members), address):
+            return _go_on(home, plan, events, coordinator, progress, address)
+
+
+def _go_on(
+    home: CampaignFolder,
+    plan: Plan,
+    events: list[Event],
+    coordinator: Coordinator,
+    progress: Progress,
+    address: str | None,
+) -> Result:
+    """With the folder locked and the same data."""
+    ready = prepare_campaign(plan)
+    if ready.dataset.digest != events[0]["data"]["digest"]:
+        raise DataError(
+            f"{home.root}: the data are not those the campaign began with (digest {ready.dataset.digest[:12]} instead of "
+            f"{events[0]['data']['digest'][:12]}); name the right file with --set data.path=FILE"
+        )
+    changed = [n for n, v in _versions().items() if events[0]["versions"].get(n) != v]
+    if changed:
+        progress.note(
+            f"warning: other versions than at the start ({', '.join(changed)}): figures may differ in last bits"
+        )
+    with _signals(), _pool(ready, home, address, progress.note) as workers:
+        home.ledger.append({"type": "resumed", "versions": _versions(), "machine": _machine()})
+        return _execute(home, coordinator, workers, progress)
 
 
 def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, progress: Progress) -> Result:
@@ -187,7 +204,7 @@ def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, pr
                 run_campaign(coordinator, folder.ledger, folder.store, workers, heard)
                 folder.ledger.append({"type": "ended"})
             except (Interrupted, KeyboardInterrupt):
-                patience = 2.0
+                patience = INTERRUPTED_PATIENCE
                 folder.ledger.append({"type": "interrupted"})
                 raise
             except Exception as error:
@@ -253,11 +270,12 @@ def _mirror(folder: CampaignFolder, coordinator: Coordinator, log: Callable[[str
     from raygrow.adapters.mlflow_mirror import MlflowMirror
 
     root = folder.root.resolve()
+    artifacts: Path | None
     if tracking.uri is None:
-        return MlflowMirror(
-            folder.ledger, f"sqlite:///{root}/mlflow.db", tracking.experiment, root / "mlartifacts", log
-        )
-    return MlflowMirror(folder.ledger, tracking.uri, tracking.experiment, None, log)
+        uri, artifacts = f"sqlite:///{root}/mlflow.db", root / "mlartifacts"
+    else:
+        uri, artifacts = tracking.uri, None
+    return MlflowMirror(folder.ledger, uri, tracking.experiment, artifacts, log, MIRROR_AFTER)
 
 
 @contextmanager

@@ -95,11 +95,16 @@ def main() -> None:
 @_guarded
 def run(config: Path, assignments: tuple[str, ...], out: Path | None, pool: str | None, address: str | None) -> None:
     """Grow the population that the YAML file CONFIG describes."""
-    from raygrow.app import run as run_campaign
-    from raygrow.config import parse_assignments
-    from raygrow.report import summary_text
+    from raygrow.adapters.ray_start import ahead
+    from raygrow.document import local_pool, parse_assignments, read_document
 
-    result = run_campaign(config, parse_assignments(assignments), out=out, pool=pool, address=address)
+    document = read_document(config, {**parse_assignments(assignments), **({"pool.kind": pool} if pool else {})})
+    # Ray takes seconds to come up, and torch to be imported.
+    with ahead(*local_pool(document), address):
+        from raygrow.app import run as run_campaign
+        from raygrow.report import summary_text
+
+        result = run_campaign(document, out=out, address=address)
     click.echo(summary_text(dict(result.summary)))
     click.echo(f"report: {result.folder / 'report.html'}")
 
@@ -113,7 +118,7 @@ def run(config: Path, assignments: tuple[str, ...], out: Path | None, pool: str 
 def resume(folder: Path, assignments: tuple[str, ...], pool: str | None, address: str | None) -> None:
     """Go on with the interrupted campaign in DIR; a finished one prints its summary."""
     from raygrow.app import resume as resume_campaign
-    from raygrow.config import parse_assignments
+    from raygrow.document import parse_assignments
     from raygrow.report import summary_text
 
     result = resume_campaign(folder, parse_assignments(assignments), pool=pool, address=address)
@@ -127,7 +132,8 @@ def resume(folder: Path, assignments: tuple[str, ...], pool: str | None, address
 def validate(config: Path, assignments: tuple[str, ...]) -> None:
     """Check CONFIG and its data, and say what it would do. Runs and creates nothing."""
     from raygrow.app import prepare_campaign
-    from raygrow.config import load_plan, parse_assignments
+    from raygrow.config import load_plan
+    from raygrow.document import parse_assignments
     from raygrow.validate import describe_campaign
 
     click.echo(describe_campaign(prepare_campaign(load_plan(config, parse_assignments(assignments)))))

@@ -1,4 +1,4 @@
-"""One YAML file a run: read, overridden, checked and resolved into a ``Plan``. No inheritance, no interpolation.
+"""What a configuration says, checked and resolved into a ``Plan``.
 
 The schema is the dataclasses of ``raygrow.population.plan`` and the registry tuples; nothing is listed twice.
 """
@@ -18,6 +18,7 @@ import yaml  # type: ignore[import-untyped]
 from pydantic import TypeAdapter, ValidationError
 
 from raygrow.data import SOURCES, AbstractSource
+from raygrow.document import DEFAULT_MEMBERS, read_document
 from raygrow.errors import ConfigError
 from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer
 from raygrow.population.plan import (
@@ -28,12 +29,12 @@ from raygrow.population.plan import (
     Member,
     NetworkPlan,
     Plan,
-    PoolPlan,
     Probe,
     Tracking,
     Training,
     kind_of,
 )
+from raygrow.population.pool_plan import PoolPlan
 from raygrow.population.selection import SELECTIONS, AbstractSelection, Auction
 from raygrow.strategies import STRATEGIES, AbstractStrategy
 
@@ -59,7 +60,6 @@ SECTIONS: Mapping[str, type[Any]] = {
     "tracking": Tracking,
 }
 MEMBER_SECTIONS = ("training", "growth", "probe")
-DEFAULT_MEMBERS = tuple({"name": kind, "strategy": {"kind": kind}} for kind in ("mdl", "significance", "rl"))
 
 
 def load_plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Plan:
@@ -72,39 +72,7 @@ def load_plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, An
     Raises:
         ConfigError: names the key, echoes the value and says what is known or allowed.
     """
-    raw = read_yaml(Path(source)) if isinstance(source, str | Path) else _copied(source)
-    for path, value in (overrides or {}).items():
-        _override(raw, path, value)
-    return build_plan(raw)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A configuration file as a mapping."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        raw = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must hold keys such as `data:`, but holds {type(raw).__name__}")
-    return raw
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """``KEY.PATH=VALUE`` words as a mapping; values are read as YAML."""
-    found: dict[str, Any] = {}
-    for word in assignments:
-        path, equals, value = word.partition("=")
-        if not equals or not path:
-            raise ConfigError(f"--set takes KEY.PATH=VALUE, but got {word!r}")
-        try:
-            found[path] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError):
-            raise ConfigError(f"--set {path}: {value!r} is not a YAML value") from None
-    return found
+    return build_plan(read_document(source, overrides))
 
 
 def build_plan(raw: Mapping[str, Any]) -> Plan:
@@ -292,35 +260,3 @@ def _kinds(family: str) -> str:
 def kind_name(cls: type[Any]) -> str:
     """The ``kind`` that names a shipped class."""
     return str(next(field.default for field in dataclasses.fields(cls) if field.name == "kind"))
-
-
-def _override(raw: dict[str, Any], path: str, value: Any) -> None:
-    """Set one dotted path in place; unknown keys are found later, when the plan is built."""
-    *parents, last = path.split(".")
-    place: Any = raw
-    if parents[:1] == ["members"] and "members" not in raw:
-        raw["members"] = _copied(list(DEFAULT_MEMBERS))
-    for depth, part in enumerate([*parents, last]):
-        here = ".".join(path.split(".")[: depth + 1])
-        if isinstance(place, list):
-            if not part.isdecimal() or int(part) >= len(place):
-                raise ConfigError(f"--set {path}: `{here}` must be an index from 0 to {len(place) - 1}")
-            key: Any = int(part)
-        elif isinstance(place, dict):
-            key = part
-        else:
-            raise ConfigError(f"--set {path}: `{here}` lies below a plain value")
-        if depth == len(parents):
-            place[key] = value
-        else:
-            if isinstance(place, dict) and place.get(key) is None:
-                place[key] = {}
-            place = place[key]
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_copied(item) for item in value]
-    return value

@@ -25,11 +25,11 @@ from raygrow.architecture import (
     Widen,
 )
 from raygrow.errors import WorkerLost
-from raygrow.growth.bottleneck import Residuals, residuals
+from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.meter import Meter
-from raygrow.growth.moments import collect
 from raygrow.growth.prediction import derivative, response
+from raygrow.growth.statistics import collect
 from raygrow.nn import Extension, Network, clone, graft
 from raygrow.nn.losses import LOSSES
 from raygrow.population.selection import AbstractSelection, Bid, ranked
@@ -83,7 +83,7 @@ def _measured(activation: str, task: str) -> tuple[Network, Residuals]:
     network = a_network(activation)
     x, y = some_examples(task)
     statistics = collect(network, x, y, LOSSES[task], torch.Generator().manual_seed(0), Meter())
-    return network, residuals(statistics.whole, Meter())
+    return network, Residuals(statistics.whole, Meter())
 
 
 class InitializerContract:
@@ -130,7 +130,7 @@ class InitializerContract:
                 x = x.to(dtype)
                 y = y if task == "classification" else y.to(dtype)
                 statistics = collect(network, x, y, LOSSES[task], torch.Generator().manual_seed(0), Meter())
-                grown = graft(network, move, self._extension(residuals(statistics.whole, Meter()), move))
+                grown = graft(network, move, self._extension(Residuals(statistics.whole, Meter()), move))
                 with torch.no_grad():
                     assert float((grown(x) - network(x)).abs().max()) <= tolerance, (move, activation)
 
@@ -178,7 +178,7 @@ class InitializerContract:
             site = move.place(network.arch)
             assert site is not None
             deltas = response(extension, site, found.fold.values, Meter())
-            predicted = float(derivative(deltas, found.fold.g, found.fold).mean())
+            predicted = float(derivative(deltas, found.fold.gradients).mean())
 
             @torch.no_grad()
             def loss(step: float) -> float:

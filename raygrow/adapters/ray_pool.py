@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from raygrow.adapters.ray_start import connect, last_line
 from raygrow.data import Dataset
 from raygrow.errors import CampaignFailed, Refused, WorkerLost
 from raygrow.population.plan import Facts, Plan
@@ -51,8 +49,9 @@ class RayPool:
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._plan = plan
-        self._count = min(plan.pool.actors or len(plan.members), len(plan.members))
-        self._own = _connect(plan, self._count, address)
+        self._count = plan.pool.actors_for(len(plan.members))
+        self._actors: list[Any] = []
+        self._end = connect(plan.pool, len(plan.members), address)
         import ray
 
         self._ray = ray
@@ -100,7 +99,7 @@ class RayPool:
         try:
             ray.get(done)
         except ray.exceptions.RayError as error:
-            raise Refused(f"pool: an actor could not start: {_last_line(error)}") from None
+            raise Refused(f"pool: an actor could not start: {last_line(error)}") from None
 
     def submit(self, tasks: Sequence[Task]) -> None:
         self._queue.extend(tasks)
@@ -123,11 +122,11 @@ class RayPool:
                 self._done.extend(zip(tasks, ray.get(done), strict=True))
             except ray.exceptions.RayTaskError as error:
                 self._idle.append(actor)
-                raise CampaignFailed(f"{named(tasks)} failed: {_last_line(error)}") from error
+                raise CampaignFailed(f"{named(tasks)} failed: {last_line(error)}") from error
             except ray.exceptions.RayError as error:
                 # Its process, its node, its memory or its object is gone: whatever it was, others can run its tasks.
                 self._replace(actor)
-                raise WorkerLost(f"the actor running {named(tasks)} died: {_last_line(error)}", tasks) from None
+                raise WorkerLost(f"the actor running {named(tasks)} died: {last_line(error)}", tasks) from None
             self._idle.append(actor)
             self._dispatch()
         return self._done.popleft()
@@ -162,12 +161,12 @@ class RayPool:
 
     def close(self) -> None:
         ray = self._ray
-        for actor in getattr(self, "_actors", []):
+        for actor in self._actors:
             with suppress(Exception):
                 ray.kill(actor, no_restart=True)
         self._actors = []
-        if self._own and ray.is_initialized():
-            ray.shutdown()
+        end, self._end = self._end, lambda: None
+        end()
 
 
 class _Actor:
@@ -195,49 +194,3 @@ class _Actor:
 
     def run(self, tasks: list[dict[str, Any]]) -> list[Report]:
         return self._worker.run([Task.from_json(task) for task in tasks])
-
-
-def _connect(plan: Plan, actors: int, address: str | None) -> bool:
-    """Connect to a cluster or start a private one; True when it is ours to end."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None and "RAY_AUTH_MODE" not in os.environ:
-        # Ray would write a token readable by others into the home folder; a private cluster has a token of its own,
-        # handed to its processes through the environment.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    import ray
-
-    if ray.is_initialized():
-        return False
-    in_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        if address is not None:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", namespace="raygrow")
-        else:
-            needed = math.ceil(actors * plan.pool.cpus_per_actor)
-            ray.init(
-                address="local",
-                num_cpus=max(os.cpu_count() or 1, needed),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="ERROR",
-                namespace="raygrow",
-            )
-    except Exception as error:
-        where = f"the Ray cluster at {address}" if address else "a local Ray"
-        raise Refused(f"pool: cannot use {where}: {_last_line(error)}") from None
-    finally:
-        # Ray sets a handler of its own, which would end the process where the campaign has one that leaves it whole.
-        if in_main and handler is not None:
-            signal.signal(signal.SIGTERM, handler)
-    return True
-
-
-def _last_line(error: BaseException) -> str:
-    """The line of a Ray error that says what happened: the last one of the remote traceback."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, BaseException):
-        return f"{type(cause).__name__}: {cause}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from raygrow.data.base import AbstractSource, Dataset, Preprocessing, Raw, Split
 from raygrow.data.builtin import BreastCancer, Diabetes, Digits
+from raygrow.data.burgers import Burgers
 from raygrow.data.files import Csv, Parquet, read_features
 from raygrow.data.lorenz96 import Lorenz96
 from raygrow.data.prepare import prepare
 from raygrow.data.teacher import Teacher
 
 # The only registry: the configuration's schema, the listings and the contract tests read it.
-SOURCES: tuple[type[AbstractSource], ...] = (Digits, BreastCancer, Diabetes, Teacher, Lorenz96, Parquet, Csv)
+SOURCES: tuple[type[AbstractSource], ...] = (Digits, BreastCancer, Diabetes, Teacher, Lorenz96, Burgers, Parquet, Csv)
 
 __all__ = ["SOURCES", "AbstractSource", "Dataset", "Preprocessing", "Raw", "Split", "prepare", "read_features"]

@@ -324,8 +324,8 @@ class AbstractSource(ABC):
             DataError: the data cannot be used.
         """
 
-    def _at_least(self, name: str, least: int) -> None:
-        """Check an integer field (or null) against its least value."""
+    def _at_least(self, name: str, least: float) -> None:
+        """Check a field (or null) against its least value."""
         value = getattr(self, name)
         if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}: raise it")

@@ -8,160 +8,192 @@ Sources: Verbockhaven et al., "Growing Tiny Networks: Spotting Expressivity Bott
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from raygrow.growth.meter import Meter
-from raygrow.growth.moments import Fold
+from raygrow.growth.rows import WHITENING_RIDGE, Rows
+from raygrow.growth.statistics import Fold
 
-ROWS_PER_COLUMN = 20
-"""Fewer rows than this a column, and the ridge is set to the noise level (growth_math 1.6)."""
+SUBSPACE_STEPS = 2
+"""Block power iterations where an eigenproblem is too large to be worth solving whole: growth needs a few directions."""
 
-UPDATE_RIDGE = 1e-4
-REFIT_RIDGE = 1e-6
-RANK_TOLERANCE = 1e-6
-
-
-def ridge_for(trace: float, columns: int, rows: int, relative: float) -> float:
-    """Ridge of a regression with a Gram matrix of this trace.
-
-    ``relative`` times the mean eigenvalue where the data allow it; with fewer than 20 rows a column, the sampling noise
-    of an eigenvalue: the mean eigenvalue times columns / rows.
-    """
-    mean = trace / max(columns, 1)
-    return mean * (relative if rows >= ROWS_PER_COLUMN * columns else columns / rows)
+SPARE = 8
+"""Columns of such a block beyond those wanted."""
 
 
-@dataclass(frozen=True)
-class Regression:
-    """Ridge regression on fixed rows b1, reusable for many right-hand sides.
-
-    In the primal the Gram matrix is p x p; with fewer rows than columns the n x n dual gives the same coefficients.
-    """
-
-    rows: Tensor
-    gram: Tensor
-    ridge: float
-    dual: bool
-
-    @classmethod
-    def on(cls, fold: Fold, sources: tuple[str, ...], meter: Meter, relative: float) -> Regression:
-        """Regression on what a node with these sources reads."""
-        rows = fold.inputs(sources)
-        n, p = rows.shape
-        ridge = ridge_for(float(rows.square().sum()) / n, p, n, relative)
-        if fold.moments.dual and n < p:
-            return cls(rows, meter.mm(rows, rows.T) / n, ridge, dual=True)
-        if fold.moments.dual:
-            return cls(rows, meter.mm(rows.T, rows) / n, ridge, dual=False)
-        columns = fold.layout.inputs(sources)
-        return cls(rows, fold.moments.second[columns][:, columns], ridge, dual=False)
-
-    def coefficients(self, target: Tensor, meter: Meter) -> Tensor:
-        """argmin of E|target - b1 W|^2 + ridge |W|^2 for a target of shape [n, q]; [p, q]."""
-        n = len(self.rows)
-        if self.dual:
-            return meter.mm(self.rows.T, meter.solve(self.gram, target, self.ridge)) / n
-        return meter.solve(self.gram, meter.mm(self.rows.T, target) / n, self.ridge)
-
-    def residual(self, target: Tensor, meter: Meter) -> Tensor:
-        """What the regression leaves of the target, [n, q]."""
-        return target - meter.mm(self.rows, self.coefficients(target, meter))
-
-
-@dataclass(frozen=True)
 class Residuals:
-    """G_perp of every node.
+    """G_perp of every node that is asked about; nothing is computed twice, and nothing that is not asked for.
 
     Attributes:
-        fold: the statistics it was computed on.
-        updates: dW*^T of every node, [inputs + 1, size], the bias last.
-        perp: G_perp of all nodes side by side, columns like ``fold.g``, [n, Q].
-        bottleneck: E|G_perp|^2 of every node.
-        share: E|G_perp|^2 / E|G|^2, in [0, 1].
-        regressions: of every node, on its own inputs.
+        fold: the statistics it is computed on.
     """
 
-    fold: Fold
-    updates: Mapping[str, Tensor]
-    perp: Tensor
-    bottleneck: Mapping[str, float]
-    share: Mapping[str, float]
-    regressions: Mapping[str, Regression]
+    def __init__(self, fold: Fold, meter: Meter) -> None:
+        self.fold = fold
+        self._meter = meter
+        self._perp: dict[str, Tensor] = {}
+
+    def regression(self, target: str) -> Rows:
+        """What the target reads already."""
+        return self.fold.reads(self.fold.arch.parents(target))
+
+    def update_of(self, target: str) -> Tensor:
+        """dW*^T, [inputs + 1, size], the bias last."""
+        return self.regression(target).coefficients(self.fold.gradients[target], self._meter)
 
     def perp_of(self, target: str) -> Tensor:
-        return self.fold.outputs(self.perp, target)
+        """G_perp, [n, size]."""
+        if target not in self._perp:
+            self._perp[target] = self.regression(target).free(self.fold.gradients[target], self._meter)
+        return self._perp[target]
+
+    def perp(self, targets: Sequence[str]) -> Tensor:
+        """G_perp of several targets side by side, [n, q]."""
+        parts = [self.perp_of(target) for target in targets]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def cross(self, left: Tensor, target: str) -> Tensor:
+        """E[left G_perp^T] for rows of shape [n, m]; [m, size].
+
+        The projection is symmetric, so the narrower of the two sides is projected.
+        """
+        g = self.fold.gradients[target]
+        if target in self._perp or g.shape[1] <= left.shape[1]:
+            return self._meter.mm(left.T, self.perp_of(target)) / len(g)
+        return self._meter.mm(self.regression(target).free(left, self._meter).T, g) / len(g)
+
+    def along(self, directions: Tensor, targets: Sequence[str]) -> Tensor:
+        """G_perp v for the columns v of [q, m], [n, m]; without G_perp itself where it was not needed yet."""
+        total: Tensor | None = None
+        for target, part in zip(targets, torch.split(directions, self._sizes(targets)), strict=True):
+            if target in self._perp:
+                added = self._meter.mm(self._perp[target], part)
+            else:
+                g = self._meter.mm(self.fold.gradients[target], part)
+                added = self.regression(target).free(g, self._meter)
+            total = added if total is None else total + added
+        assert total is not None
+        return total
+
+    def back(self, rows: Tensor, targets: Sequence[str]) -> Tensor:
+        """E[G_perp rows^T] for rows of shape [n, m], [q, m]."""
+        return torch.cat([self.cross(rows, target).T for target in targets])
+
+    def strongest(self, targets: Sequence[str], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Rms of G_perp along the output directions in which it is largest, [m], and G_perp along them, [n, m]."""
+        q = sum(self._sizes(targets))
+        if whole_is_cheap(q, count):
+            perp = self.perp(targets)
+            found = eigenpairs(self._meter.mm(perp.T, perp) / len(perp), count, self._meter)
+        else:
+
+            def power(block: Tensor) -> Tensor:
+                return self.back(self.along(block, targets), targets)
+
+            found = leading_eigenpairs(power, q, count, self.fold.gradients[targets[0]], generator, self._meter)
+        return found[0].clamp_min(0).sqrt(), self.along(found[1], targets)
+
+    def _sizes(self, targets: Sequence[str]) -> list[int]:
+        return [self.fold.gradients[target].shape[1] for target in targets]
+
+    def bottleneck(self, target: str) -> float:
+        """E|G_perp|^2."""
+        return float(self.perp_of(target).square().sum()) / len(self.fold)
+
+    def share(self, target: str) -> float:
+        """E|G_perp|^2 / E|G|^2, in [0, 1]."""
+        total = float(self.fold.gradients[target].square().sum()) / len(self.fold)
+        return self.bottleneck(target) / total if total > 0 else 0.0
 
 
-def best_update(rows: Tensor, g: Tensor, meter: Meter) -> Tensor:
-    """dW*^T of one node, [p1, q], the bias last (growth_math 1.1).
+@dataclass(frozen=True)
+class Leading:
+    """The largest singular triples of S^-1/2 N, with N = E[b2 G_perp^T] and S = E[b2 b2^T] (growth_math 1.2).
 
-    Args:
-        rows: what the node reads, the constant last, [n, p1], float64.
-        g: its functional gradient, [n, q], float64.
+    Attributes:
+        values: lambda, descending, [m].
+        right: v, orthonormal columns, [q, m].
+        read: S^-1 N v = lambda S^-1/2 u, the fan-in of a linear unit that follows v up to its length, [p2, m].
     """
-    n, p = rows.shape
-    ridge = ridge_for(float(rows.square().sum()) / n, p, n, UPDATE_RIDGE)
-    dual = n < p
-    gram = (meter.mm(rows, rows.T) if dual else meter.mm(rows.T, rows)) / n
-    return Regression(rows, gram, ridge, dual).coefficients(g, meter)
+
+    values: Tensor
+    right: Tensor
+    read: Tensor
 
 
-def residuals(fold: Fold, meter: Meter) -> Residuals:
-    """Project the functional gradient of every node off what its existing weights can express."""
-    updates: dict[str, Tensor] = {}
-    parts: list[Tensor] = []
-    bottleneck: dict[str, float] = {}
-    share: dict[str, float] = {}
-    regressions: dict[str, Regression] = {}
-    for node in fold.arch.nodes[1:]:
-        regression = Regression.on(fold, fold.arch.parents(node.name), meter, UPDATE_RIDGE)
-        g = fold.outputs(fold.g, node.name)
-        updates[node.name] = regression.coefficients(g, meter)
-        perp = g - meter.mm(regression.rows, updates[node.name])
-        parts.append(perp)
-        total = float(g.square().sum()) / len(g)
-        bottleneck[node.name] = float(perp.square().sum()) / len(g)
-        share[node.name] = bottleneck[node.name] / total if total > 0 else 0.0
-        regressions[node.name] = regression
-    return Residuals(fold, updates, torch.cat(parts, 1), bottleneck, share, regressions)
+def leading(
+    residuals: Residuals,
+    sources: Sequence[str],
+    targets: Sequence[str],
+    count: int,
+    generator: torch.Generator,
+    meter: Meter,
+) -> Leading:
+    """The ``count`` largest triples at a site, or as many as there are.
 
-
-def whitener(fold: Fold, sources: tuple[str, ...], meter: Meter, *, centred: bool = False) -> Tensor:
-    """W with E[(b W)^T (b W)] = I on the range of b, the rows that a unit with these sources reads; [p2, rank].
-
-    W = V (e + ridge)^-1/2 from the eigenpairs of S = E[b b^T]; S^-1/2 N and W^T N have the same singular values and right
-    vectors. Directions below 1e-6 of the largest eigenvalue are dropped; with fewer rows than columns the eigenpairs
-    come from the n x n dual.
-
-    Args:
-        centred: whiten the covariance instead. Every direction then reads a centred value: its weight on the constant
-            is minus the mean of the rest.
+    S^-1/2 N and L^-1 N with S = L L^T have the same singular values and right vectors: the eigenpairs of N^T S^-1 N, [q, q].
+    Where q is large neither that matrix nor G_perp is formed: a block of directions goes through both.
     """
-    n = len(fold)
-    rows = fold.inputs(sources)
-    mean = rows.mean(0)
-    if centred:
-        rows = rows - mean
-    p = rows.shape[1]
-    if fold.moments.dual and n < p:
-        values, vectors = meter.eigh(meter.mm(rows, rows.T) / n)
-    elif fold.moments.dual:
-        values, vectors = meter.eigh(meter.mm(rows.T, rows) / n)
-    else:
-        columns = fold.layout.inputs(sources)
-        second = fold.moments.second[columns][:, columns]
-        values, vectors = meter.eigh(second - torch.outer(mean, mean) if centred else second)
-    ridge = ridge_for(float(values.clamp_min(0).sum()), p, n, RANK_TOLERANCE)
-    keep = values > max(RANK_TOLERANCE * float(values[-1]), torch.finfo(values.dtype).tiny)
-    scale = (values[keep] + ridge).rsqrt()
-    if fold.moments.dual and n < p:
-        whitened = meter.mm(rows.T, vectors[:, keep]) * (n * values[keep]).rsqrt() * scale
-    else:
-        whitened = vectors[:, keep] * scale
-    if centred:
-        whitened[-1] = -(mean[:-1] @ whitened[:-1])
-    return whitened
+    rows = residuals.fold.reads(sources)
+    # Whitening sees no labels, so that halves may share it.
+    metric = rows if rows.whole is None or rows.whole[0].dual else rows.whole[0]
+    factor = metric.factor(WHITENING_RIDGE, meter)
+    n, q = rows.n, sum(residuals.fold.gradients[target].shape[1] for target in targets)
+    count = min(count, n, rows.p)
+
+    def read(along: Tensor) -> Tensor:
+        """S^-1 E[b2 along]; with fewer rows than columns b2^T (K + ridge)^-1 along / n, with the n x n dual K."""
+        if metric.dual:
+            return meter.mm(rows.matrix.T, meter.apply_inverse(factor, along)) / n
+        return meter.apply_inverse(factor, meter.mm(rows.matrix.T, along) / n)
+
+    def smooth(along: Tensor) -> Tensor:
+        """b2 S^-1 E[b2 along]."""
+        if metric.dual:
+            return along - factor.ridge * meter.apply_inverse(factor, along)
+        return meter.mm(rows.matrix, read(along))
+
+    if not whole_is_cheap(q, count):
+
+        def power(block: Tensor) -> Tensor:
+            return residuals.back(smooth(residuals.along(block, targets)), targets)
+
+        values, right = leading_eigenpairs(power, q, count, rows.matrix, generator, meter)
+        return Leading(values.clamp_min(0).sqrt(), right, read(residuals.along(right, targets)))
+    perp = residuals.perp(targets)
+    if metric.dual:
+        values, right = eigenpairs(meter.mm(perp.T, smooth(perp)) / n, count, meter)
+        return Leading(values.clamp_min(0).sqrt(), right, read(meter.mm(perp, right)))
+    cross = meter.mm(rows.matrix.T, perp) / n
+    solved = meter.apply_inverse(factor, cross)
+    values, right = eigenpairs(meter.mm(cross.T, solved), count, meter)
+    return Leading(values.clamp_min(0).sqrt(), right, meter.mm(solved, right))
+
+
+def whole_is_cheap(q: int, count: int) -> bool:
+    """Whether to solve an eigenproblem of q columns whole, for this many leading pairs."""
+    return q <= 2 * (count + SPARE)
+
+
+def eigenpairs(matrix: Tensor, count: int, meter: Meter) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalues, descending, and their eigenvectors as columns."""
+    values, vectors = meter.eigh((matrix + matrix.T) / 2)
+    return values.flip(0)[:count], vectors.flip(1)[:, :count]
+
+
+def leading_eigenpairs(
+    power: Callable[[Tensor], Tensor], size: int, count: int, like: Tensor, generator: torch.Generator, meter: Meter
+) -> tuple[Tensor, Tensor]:
+    """The same of a symmetric matrix that is known by its products with blocks of columns, [size, size].
+
+    Block power iteration with a Rayleigh-Ritz step (Halko, Martinsson and Tropp, SIAM Review 2011, section 4.5).
+    """
+    block = meter.basis(torch.randn(size, count + SPARE, generator=generator, dtype=torch.float64).to(like))
+    for _ in range(SUBSPACE_STEPS):
+        block = meter.basis(power(block))
+    values, inner = eigenpairs(meter.mm(block.T, power(block)), count, meter)
+    return values, meter.mm(block, inner)

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raygrow.architecture import forward_flops
 from raygrow.growth.meter import Meter
-from raygrow.nn import Network, Trace
+from raygrow.nn import Network
 from raygrow.nn.losses import AbstractLoss
 
 COARSE = tuple(4.0**e for e in range(-12, 5))
+
+SCOUTS = 128
+"""Examples that find the order of magnitude; all of them then decide."""
 
 
 @dataclass(frozen=True)
@@ -28,43 +32,93 @@ class LineSearch:
     drop: float
 
 
+class Searched:
+    """The search examples through a network, a forward pass that follows the network's updates.
+
+    Attributes:
+        trace: values and pre-activations as the network is now.
+        y: labels [n] or targets [n, t].
+    """
+
+    def __init__(self, network: Network, x: Tensor, y: Tensor, loss: AbstractLoss, meter: Meter) -> None:
+        self.network, self.y, self.loss = network, y, loss
+        with torch.no_grad():
+            self.trace = network.trace(x)
+        meter.products += len(x) * forward_flops(network.arch)
+        self._before: float | None = None
+
+    @property
+    def before(self) -> float:
+        """Mean loss as the network is now."""
+        if self._before is None:
+            self._before = float(self.loss.per_example(self.trace.output, self.y).mean(dtype=torch.float64))
+        return self._before
+
+    def move(self, node: str, delta: Tensor, meter: Meter) -> None:
+        """Follow a change of the weights into ``node`` that adds ``delta`` to its pre-activation."""
+        meter.products += self.network.tail_flops({node: delta}) * len(self.y)
+        self.trace = self.network.moved(self.trace, {node: delta})
+        self._before = None
+
+    def losses(
+        self, scales: tuple[float, ...], deltas: Mapping[str, Tensor], meter: Meter, examples: int | None = None
+    ) -> list[float]:
+        """Mean loss after adding each scale times the deltas, on the first ``examples``; infinite where it overflows."""
+        trace, y = self.trace, self.y
+        if examples is not None and examples < len(y):
+            trace, y = trace.head(examples), y[:examples]
+            deltas = {node: delta[:examples] for node, delta in deltas.items()}
+        meter.products += self.network.tail_flops(deltas) * len(y) * len(scales)
+        table = torch.tensor(scales, dtype=trace.output.dtype, device=trace.output.device)
+        outputs = self.network.tail(trace, deltas, table)
+        means = self.loss.per_example(outputs, y).mean(1, dtype=torch.float64)
+        found: list[float] = means.nan_to_num(nan=torch.inf).tolist()
+        return found
+
+
 @torch.no_grad()
-def line_search(
-    network: Network, trace: Trace, y: Tensor, loss: AbstractLoss, deltas: Mapping[str, Tensor], meter: Meter
-) -> LineSearch:
+def line_search(search: Searched, deltas: Mapping[str, Tensor], meter: Meter) -> LineSearch:
     """argmin over {0} and 2^-24 .. 2^8 (and on, while it improves) of the loss after adding scale * delta (growth_math 1.4).
 
-    The powers of 4 first, then the two powers of 2 beside the best of them: half the evaluations of the whole grid, and the
-    same answer where the loss has one minimum along the ray.
+    A few examples try the powers of 4 and find the order of magnitude. All of them then compare that power and the powers of
+    2 beside it, and walk on while the loss falls: the same answer as the whole grid where the loss has one minimum along the
+    ray. Where nothing beside the first guess lowers the loss, all examples try the whole coarse grid.
 
     Args:
-        trace: forward pass of ``network`` on the search examples.
-        y: their labels or targets.
         deltas: additions to pre-activations by node, [n, size].
     """
-    per_scale = network.tail_flops(deltas) * len(y)
+    before = search.before
+    if len(search.y) > 2 * SCOUTS:
+        guess, _ = _least(COARSE, search.losses(COARSE, deltas, meter, SCOUTS))
+        beside = (guess / 2, guess, guess * 2)
+        found = _least(beside, search.losses(beside, deltas, meter))
+        if found[1] < before:
+            return _walk(search, deltas, found, guess, before, meter)
+    coarse = _least(COARSE, search.losses(COARSE, deltas, meter))
+    finer = _least(around := (coarse[0] / 2, coarse[0] * 2), search.losses(around, deltas, meter))
+    found = finer if finer[1] < coarse[1] else coarse
+    return _walk(search, deltas, found, found[0], before, meter)
 
-    def losses(scales: tuple[float, ...]) -> Tensor:
-        meter.products += per_scale * len(scales)
-        outputs = network.tail(trace, deltas, torch.tensor(scales, dtype=y_dtype, device=trace.output.device))
-        return loss.per_example(outputs, y).double().mean(1)
 
-    y_dtype = trace.output.dtype
-    before = float(loss.per_example(trace.output, y).double().mean())
-    scale, best = _least(COARSE, losses(COARSE))
-    beside = (scale / 2, scale * 2)
-    finer = _least(beside, losses(beside))
-    if finer[1] < best:
-        scale, best = finer
-    while scale >= COARSE[-1]:
-        further = float(losses((2 * scale,)).nan_to_num(nan=torch.inf)[0])
+def _walk(
+    search: Searched,
+    deltas: Mapping[str, Tensor],
+    found: tuple[float, float],
+    guess: float,
+    before: float,
+    meter: Meter,
+) -> LineSearch:
+    """Go on by powers of 2 while the loss falls: away from the guess, or beyond the grid."""
+    scale, best = found
+    factor = 0.5 if scale < guess else 2.0
+    while scale != guess or scale >= COARSE[-1]:
+        further = search.losses((factor * scale,), deltas, meter)[0]
         if not further < best:
             break
-        scale, best = 2 * scale, further
+        scale, best = factor * scale, further
     return LineSearch(scale, before - best) if best < before else LineSearch(0.0, 0.0)
 
 
-def _least(scales: tuple[float, ...], table: Tensor) -> tuple[float, float]:
-    table = table.nan_to_num(nan=torch.inf)
-    at = int(table.argmin())
-    return scales[at], float(table[at])
+def _least(scales: tuple[float, ...], losses: list[float]) -> tuple[float, float]:
+    at = min(range(len(losses)), key=losses.__getitem__)
+    return scales[at], losses[at]

@@ -1,14 +1,30 @@
 """Linear algebra that keeps the bill.
 
-Products are counted as ``torch.utils.flop_counter`` counts them; factorisations, which it counts as 0, by hand:
-n^3/3 a Cholesky, 25 n^3 a symmetric eigenproblem, 10 m n min(m, n) a thin SVD, 4 m n^2 a QR of m x n (blueprint 2,
+Products are counted as ``torch.utils.flop_counter`` counts them; factorisations and solves, which it counts as 0, by hand:
+n^3/3 a Cholesky, n^2 a right-hand side and triangle, 25 n^3 a symmetric eigenproblem, 4 m n^2 a QR of m x n (blueprint 2,
 growth_math 1.6).
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Cholesky factor L of a Gram matrix with a ridge on its diagonal.
+
+    Attributes:
+        lower: L, [n, n].
+        ridge: what the diagonal carries; more than was asked for where the matrix was not positive with that.
+    """
+
+    lower: Tensor
+    ridge: float
 
 
 class Meter:
@@ -27,53 +43,66 @@ class Meter:
     def flops(self) -> int:
         return self.products + self.solves
 
+    def add(self, other: Meter) -> None:
+        """Put another bill on this one."""
+        self.products += other.products
+        self.solves += other.solves
+
     def mm(self, a: Tensor, b: Tensor) -> Tensor:
         """``a @ b`` for matrices."""
         self.products += 2 * a.shape[0] * a.shape[1] * b.shape[1]
         return a @ b
 
-    def solve(self, spd: Tensor, right: Tensor, ridge: float) -> Tensor:
-        """``(spd + ridge I)^-1 right`` by Cholesky, with the ridge raised tenfold until the factorisation exists.
+    def factor(self, spd: Tensor, ridge: float) -> Factor:
+        """Cholesky of ``spd + ridge I``, with the ridge raised tenfold until it exists.
 
         Raises:
             FloatingPointError: the matrix is not finite; no ridge would mend it.
         """
         n = spd.shape[0]
-        eye = torch.eye(n, dtype=spd.dtype, device=spd.device)
-        if not bool(torch.isfinite(spd).all()):
-            raise FloatingPointError(f"a Gram matrix of {n} columns is not finite")
-        smallest = float(spd.diagonal().mean()) * 1e-12 + torch.finfo(spd.dtype).tiny
-        ridge = max(ridge, smallest)
-        while True:
+        trace = float(spd.diagonal().sum())
+        ridge = max(ridge, trace / n * 1e-12 + torch.finfo(spd.dtype).tiny)
+        while trace < math.inf:
             self.solves += n**3 // 3
-            factor, info = torch.linalg.cholesky_ex(spd + ridge * eye)
+            carried = spd.clone()
+            carried.diagonal().add_(ridge)
+            lower, info = torch.linalg.cholesky_ex(carried)
             if int(info) == 0:
+                return Factor(lower, ridge)
+            if not bool(torch.isfinite(spd).all()):
                 break
             ridge *= 10.0
-        self.solves += 2 * n * n * right.shape[1]
-        return torch.cholesky_solve(right, factor)
+        raise FloatingPointError(f"a Gram matrix of {n} columns is not finite")
+
+    def apply_inverse(self, factor: Factor, right: Tensor) -> Tensor:
+        """``(spd + ridge I)^-1 right``, in the precision of ``right``."""
+        self.solves += 2 * factor.lower.shape[0] ** 2 * right.shape[1]
+        return torch.cholesky_solve(right.to(factor.lower.dtype), factor.lower).to(right.dtype)
+
+    def apply_root(self, factor: Factor, right: Tensor, *, transposed: bool = False) -> Tensor:
+        """``L^-1 right``, or ``L^-T right``, in the precision of ``right``."""
+        self.solves += factor.lower.shape[0] ** 2 * right.shape[1]
+        lower = factor.lower.T if transposed else factor.lower
+        solved: Tensor = torch.linalg.solve_triangular(lower, right.to(lower.dtype), upper=transposed)
+        return solved.to(right.dtype)
+
+    def solve(self, spd: Tensor, right: Tensor, ridge: float) -> Tensor:
+        """``(spd + ridge I)^-1 right`` by Cholesky."""
+        return self.apply_inverse(self.factor(spd, ridge), right)
+
+    def bmm(self, a: Tensor, b: Tensor) -> Tensor:
+        """``a @ b`` for stacks of matrices."""
+        self.products += 2 * a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]
+        return torch.bmm(a, b)
 
     def eigh(self, symmetric: Tensor) -> tuple[Tensor, Tensor]:
-        """Eigenvalues, ascending, and eigenvectors as columns."""
-        self.solves += 25 * symmetric.shape[0] ** 3
-        values, vectors = torch.linalg.eigh(symmetric)
-        return values, vectors
-
-    def svdvals(self, matrix: Tensor) -> Tensor:
-        """Singular values, descending."""
-        self.solves += 10 * matrix.shape[0] * matrix.shape[1] * min(matrix.shape)
-        values: Tensor = torch.linalg.svdvals(matrix)
-        return values
+        """Eigenvalues, ascending, and eigenvectors as columns, of one matrix or a stack; solved in float64."""
+        self.solves += 25 * symmetric.shape[-1] * symmetric.numel()
+        values, vectors = torch.linalg.eigh(symmetric.double())
+        return values.to(symmetric.dtype), vectors.to(symmetric.dtype)
 
     def basis(self, matrix: Tensor) -> Tensor:
-        """Orthonormal columns that span those of a tall matrix."""
-        rows, columns = matrix.shape
-        self.solves += 4 * rows * columns * columns
+        """Orthonormal columns that span those of a tall matrix, or of each of a stack."""
+        self.solves += 4 * matrix.numel() * matrix.shape[-1]
         q: Tensor = torch.linalg.qr(matrix)[0]
         return q
-
-    def svd(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Thin SVD: left vectors as columns, singular values descending, right vectors as rows."""
-        self.solves += 10 * matrix.shape[0] * matrix.shape[1] * min(matrix.shape)
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-        return left, values, right

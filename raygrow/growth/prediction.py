@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,6 @@ from raygrow.architecture import Site
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers.base import AbstractInitializer
 from raygrow.growth.meter import Meter
-from raygrow.growth.moments import Fold
 from raygrow.nn import Extension
 from raygrow.nn.activations import FUNCTIONS
 
@@ -43,20 +42,28 @@ def response(extension: Extension, site: Site, values: Mapping[str, Tensor], met
         (target,) = site.targets
         read = values[site.sources[0]]
         return {target: meter.mm(read, extension.edge.T.to(read))}
+    return fed(extension, hidden_values(extension, site, values, meter), meter)
+
+
+def hidden_values(extension: Extension, site: Site, values: Mapping[str, Tensor], meter: Meter) -> Tensor:
+    """Values of the new units, [n, k]."""
     assert site.activation is not None and extension.bias is not None
     total: Tensor | None = None
     for source, block in extension.fan_in.items():
         part = meter.mm(values[source], block.T.to(values[source]))
         total = part + extension.bias.to(part) if total is None else total + part
     assert total is not None
-    hidden = FUNCTIONS[site.activation](total)
+    return FUNCTIONS[site.activation](total)
+
+
+def fed(extension: Extension, hidden: Tensor, meter: Meter) -> dict[str, Tensor]:
+    """What new units of these values add to the pre-activations of every target, [n, size]."""
     return {target: meter.mm(hidden, omega.T.to(hidden)) for target, omega in extension.fan_out.items()}
 
 
-def derivative(deltas: Mapping[str, Tensor], rows: Tensor, fold: Fold) -> Tensor:
-    """Per-example inner product of the response with rows shaped like ``fold.g``, [n]."""
-    parts = [(fold.outputs(rows, target) * delta).sum(1) for target, delta in deltas.items()]
-    return torch.stack(parts).sum(0)
+def derivative(deltas: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
+    """Per-example inner product of the response with G, or with curvature samples, by node; [n]."""
+    return torch.stack([(gradients[target] * delta).sum(1) for target, delta in deltas.items()]).sum(0)
 
 
 def predict(
@@ -64,17 +71,29 @@ def predict(
     halves: Sequence[Residuals],
     site: Site,
     sizes: Sequence[int],
-    generator: Callable[[], torch.Generator],
+    generator: torch.Generator,
     meter: Meter,
 ) -> dict[int, Prediction | None]:
-    """Cross-fitted prediction of a site's moves by size; None where the new weights add nothing at birth."""
+    """Cross-fitted prediction of a site's moves by size; None where the new weights add nothing at birth.
+
+    Each half draws on from where the other stopped: with the same random directions in both, their refits would be one linear
+    map and the halves' means nearly one number.
+    """
     slopes: dict[int, list[Tensor]] = {k: [] for k in sizes}
     curvatures: dict[int, list[Tensor]] = {k: [] for k in sizes}
     for learned, measured in ((halves[0], halves[1].fold), (halves[1], halves[0].fold)):
-        for k, extension in initializer.extend(learned, site, sizes, generator(), meter).items():
-            deltas = response(extension, site, measured.values, meter)
-            slopes[k].append(derivative(deltas, measured.g, measured))
-            curvatures[k].append(derivative(deltas, measured.curvature, measured).square())
+        extensions = initializer.extend(learned, site, sizes, generator, meter)
+        hidden: Tensor | None = None
+        if site.activation is not None:
+            # The units of a smaller size are the first of a larger one.
+            hidden = hidden_values(extensions[max(sizes)], site, measured.values, meter)
+        for k, extension in extensions.items():
+            if hidden is None:
+                deltas = response(extension, site, measured.values, meter)
+            else:
+                deltas = fed(extension, hidden[:, :k], meter)
+            slopes[k].append(derivative(deltas, measured.gradients).double())
+            curvatures[k].append(derivative(deltas, measured.curvature).double().square())
     linear = site.activation is None
     return {k: _summary(slopes[k], torch.cat(curvatures[k]), linear) for k in sizes}
 

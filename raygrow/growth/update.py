@@ -5,69 +5,61 @@ Applied to a grown fork alone it would credit a Newton step on old weights to gr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from raygrow.architecture import INPUT, Architecture, forward_flops
-from raygrow.growth.bottleneck import best_update
-from raygrow.growth.line_search import line_search
+from raygrow.architecture import INPUT
+from raygrow.growth.line_search import Searched, line_search
 from raygrow.growth.meter import Meter
+from raygrow.growth.statistics import Pass
 from raygrow.nn import Network, Trace, bias_name, weight_name
-from raygrow.nn.losses import AbstractLoss
 
 
-def update_existing(
-    network: Network,
-    statistics: tuple[Tensor, Tensor],
-    search: tuple[Tensor, Tensor],
-    loss: AbstractLoss,
-    meter: Meter,
-) -> dict[str, float]:
+def update_existing(statistics: Pass, search: Searched, meter: Meter) -> dict[str, float]:
     """Take the dW* step in place, node by node from the output back, each with its own line search on ``search``.
 
-    A node whose line search shows no decrease keeps its weights.
-
-    Args:
-        statistics, search: x [n, inputs] and y of the examples to regress on and to search on.
+    A node whose line search shows no decrease keeps its weights. Both passes follow the network, so that only what a step
+    changed is computed again, and growth finds them as the network is afterwards.
 
     Returns:
         The amplitude taken at every node.
     """
+    network = statistics.network
     arch = network.arch
-    network.eval()
     taken: dict[str, float] = {}
     for node in reversed([name for name in arch.order if name != INPUT]):
         parents = arch.parents(node)
-        trace = network.trace(statistics[0])
-        total = loss.per_example(trace.output, statistics[1]).sum()
-        (gradient,) = torch.autograd.grad(total, [trace.preactivations[node]])
-        meter.products += len(statistics[0]) * (forward_flops(arch) + _backward_to(arch, node))
-        step = best_update(_inputs(trace, parents).detach().double(), -gradient.double(), meter).to(gradient)
-        with torch.no_grad():
-            trace = network.trace(search[0])
-            meter.products += len(search[0]) * forward_flops(arch)
-            delta = meter.mm(_inputs(trace, parents), step)
-            found = line_search(network, trace, search[1], loss, {node: delta}, meter)
-            taken[node] = found.scale
-            if found.scale > 0:
-                state = network.state_dict()
-                blocks = torch.split(step[:-1], [arch.size(s) for s in parents])
-                for source, block in zip(parents, blocks, strict=True):
-                    state[weight_name(source, node)] += found.scale * block.T
-                state[bias_name(node)] += found.scale * step[-1]
+        gradient = statistics.gradients([node], meter)[node]
+        step = statistics.rows(parents).coefficients(gradient, meter)
+        delta = _added(search.trace, parents, step, meter)
+        found = line_search(search, {node: delta}, meter)
+        taken[node] = found.scale
+        if found.scale == 0.0:
+            continue
+        _apply(network, node, parents, found.scale * step)
+        search.move(node, found.scale * delta, meter)
+        statistics.move(node, found.scale * _added(statistics.trace, parents, step, meter), meter)
     return taken
 
 
-def _backward_to(arch: Architecture, node: str) -> int:
-    """FLOPs per example of a backward pass that ends at one node's pre-activation."""
-    return sum(
-        2 * arch.size(e.source) * arch.size(e.target)
-        for e in arch.edges
-        if e.source == node or node in arch.ancestors(e.source)
-    )
+def _added(trace: Trace, parents: Sequence[str], step: Tensor, meter: Meter) -> Tensor:
+    """What a step adds to a node's pre-activation, [n, size]."""
+    blocks = torch.split(step[:-1], [trace.values[source].shape[1] for source in parents])
+    total: Tensor | None = None
+    for source, block in zip(parents, blocks, strict=True):
+        values = trace.values[source]
+        part = meter.mm(values, block.to(values))
+        total = part + step[-1].to(values) if total is None else total + part
+    assert total is not None
+    return total
 
 
-def _inputs(trace: Trace, parents: tuple[str, ...]) -> Tensor:
-    """What a node reads, the constant last, [n, p1]."""
-    values = [trace.values[source] for source in parents]
-    return torch.cat([*values, torch.ones_like(values[0][:, :1])], 1)
+@torch.no_grad()
+def _apply(network: Network, node: str, parents: Sequence[str], step: Tensor) -> None:
+    state = network.state_dict()
+    blocks = torch.split(step[:-1], [network.arch.size(source) for source in parents])
+    for source, block in zip(parents, blocks, strict=True):
+        state[weight_name(source, node)] += block.T
+    state[bias_name(node)] += step[-1]

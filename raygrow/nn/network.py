@@ -39,6 +39,13 @@ class Trace:
     def output(self) -> Tensor:
         return self.preactivations[OUTPUT]
 
+    def head(self, examples: int) -> Trace:
+        """The first so many examples, as views."""
+        return Trace(
+            {name: rows[:examples] for name, rows in self.values.items()},
+            {name: rows[:examples] for name, rows in self.preactivations.items()},
+        )
+
 
 class Network(nn.Module):
     """A DAG of dense nodes; every weight and bias starts at 0.
@@ -98,21 +105,44 @@ class Network(nn.Module):
         Returns:
             [g, n, outputs]. Only the nodes downstream of a delta are computed again.
         """
-        changed: dict[str, Tensor] = {}
+        steps = scales.view(-1, 1, 1)
+        change: dict[str, Tensor] = {}
         moved: Tensor = trace.output.unsqueeze(0)
         for name, inputs, _, activation in self._plan:
-            touched = [(source, weight) for source, weight in inputs if source in changed]
+            touched = [(source, weight) for source, weight in inputs if source in change]
             if name not in deltas and not touched:
                 continue
-            total = trace.preactivations[name].unsqueeze(0)
+            total = trace.preactivations[name]
             if name in deltas:
-                total = total + scales.view(-1, 1, 1) * deltas[name]
+                total = torch.addcmul(total, steps, deltas[name])
             for source, weight in touched:
-                total = total + F.linear(changed[source] - trace.values[source], weight)
-            changed[name] = activation(total)
+                total = F.linear(change[source], weight).add_(total)
             if name == OUTPUT:
                 moved = total
+            else:
+                change[name] = activation(total).sub_(trace.values[name])
         return moved.expand(len(scales), -1, -1)
+
+    def moved(self, trace: Trace, deltas: Mapping[str, Tensor]) -> Trace:
+        """The forward pass after adding deltas to pre-activations: only nodes downstream of one are computed again.
+
+        Costs the FLOPs of ``tail`` for one scale.
+        """
+        values, preactivations = dict(trace.values), dict(trace.preactivations)
+        changed: set[str] = set()
+        with torch.no_grad():
+            for name, inputs, _, activation in self._plan:
+                touched = [(source, weight) for source, weight in inputs if source in changed]
+                if name not in deltas and not touched:
+                    continue
+                total = trace.preactivations[name]
+                if name in deltas:
+                    total = total + deltas[name]
+                for source, weight in touched:
+                    total = total + F.linear(values[source] - trace.values[source], weight)
+                preactivations[name], values[name] = total, activation(total)
+                changed.add(name)
+        return Trace(values, preactivations)
 
     def tail_flops(self, deltas: Mapping[str, Tensor]) -> int:
         """FLOPs per example and scale of ``tail``."""

@@ -15,7 +15,12 @@ from raygrow.errors import LedgerError
 from raygrow.population.ledger import Event
 from raygrow.population.plan import Facts, Plan, kind_of
 from raygrow.population.selection import Bid, ranked
-from raygrow.population.tasks import Phase, Report, Task
+from raygrow.population.tasks import NO_LEGAL_MOVE, Phase, Report, Task
+
+NOT_WORTH = "no move is worth its price"
+
+CLEARLY = 2.0
+"""Standard errors that a gain lies below its price where the probe leaves no doubt of it."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,9 @@ class Head:
         rounds_since_growth, last_gain: since and of its last adopted move.
         adopted, probed: moves so far.
         train_flops: of this lineage, all its probes.
+        doubts: rounds that spoke against growth since its last adopted move; a clear one counts twice.
         stopped_because: None while it grows.
+        settled: it stopped because no move is worth its price, not because something ran out.
         history: one entry a head.
         test: ``test_loss`` and ``test_metric`` once read.
     """
@@ -41,7 +48,9 @@ class Head:
     last_gain: float = 0.0
     adopted: int = 0
     probed: int = 0
+    doubts: int = 0
     stopped_because: str | None = None
+    settled: bool = False
     history: tuple[Report, ...] = ()
     test: Report | None = None
 
@@ -88,6 +97,18 @@ class Coordinator:
     def done(self) -> bool:
         """Every phase is over; the campaign has its result."""
         return self.phase is None
+
+    @property
+    def stopped_because(self) -> str | None:
+        """Why the whole population grows no more; None while a member grows."""
+        reasons: dict[str, list[str]] = {}
+        for name, head in self.heads.items():
+            if head.stopped_because is None:
+                return None
+            reasons.setdefault(NOT_WORTH if head.settled else head.stopped_because, []).append(name)
+        if len(reasons) < 2:
+            return next(iter(reasons), None)
+        return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
 
     def _active(self) -> list[str]:
         names = [member.name for member in self.plan.members]
@@ -229,7 +250,9 @@ class Coordinator:
             won = next((row for row in rows if row["id"] in granted), None)
             if won is None:
                 grown = head.followed_by(report["control"], self.round, spent)
-                grown = replace(grown, rounds_since_growth=head.rounds_since_growth + 1)
+                grown = replace(
+                    grown, rounds_since_growth=head.rounds_since_growth + 1, doubts=head.doubts + _doubts(report)
+                )
             else:
                 network = {
                     "checkpoint": won["checkpoint"],
@@ -241,29 +264,55 @@ class Coordinator:
                     "validation_metric": won["candidate_metric"],
                 }
                 grown = head.followed_by(network, self.round, spent)
-                grown = replace(grown, rounds_since_growth=0, last_gain=won["gain"], adopted=head.adopted + 1)
-            self.heads[name] = replace(
-                grown,
-                tests=head.tests + bool(rows),
-                probed=head.probed + len(rows),
-                stopped_because=self._stop(name, grown, report),
-            )
+                grown = replace(grown, rounds_since_growth=0, doubts=0, last_gain=won["gain"], adopted=head.adopted + 1)
+            grown = replace(grown, tests=head.tests + bool(rows), probed=head.probed + len(rows))
+            self.heads[name] = self._judged(name, grown, report)
             if self.plan.checkpoints.keep == "all":
                 self._kept |= {described["checkpoint"] for described in _described(report)}
         self.carried = event["carried"]
         self._next_round()
 
-    def _stop(self, name: str, head: Head, report: Report) -> str | None:
-        patience = self.plan.member(name).growth.patience
+    def _judged(self, name: str, head: Head, report: Report) -> Head:
+        """The head, stopped where its round shows that more of them are not worth their training."""
         if report["diverged"]:
-            return "training diverged: the loss is not finite; a lower `training.lr` may help"
-        if head.rounds_since_growth >= patience:
-            accepted = any(row["verdict"] == "accept" for row in report["candidates"])
-            why = report["why_nothing"] or (
-                "no accepted move was granted" if accepted else "no move was worth its price"
-            )
-            return f"{head.rounds_since_growth} rounds without an adopted move; in the last, {why}"
-        return None
+            why = "training diverged: the loss is not finite; a lower `training.lr` may help"
+            return replace(head, stopped_because=why)
+        if report["why_nothing"] == NO_LEGAL_MOVE:
+            # What is legal follows from the network alone, which will not change any more.
+            return replace(head, stopped_because=NO_LEGAL_MOVE)
+        if head.doubts >= self.plan.member(name).growth.patience:
+            rounds = head.rounds_since_growth
+            since = "1 round" if rounds == 1 else f"{rounds} rounds"
+            why = f"{NOT_WORTH}: {since} without an adopted move; in the last, {_against(report)}"
+            return replace(head, stopped_because=why, settled=True)
+        return head
+
+
+def _doubts(report: Report) -> int:
+    """How much a round without an adopted move speaks against growth, in rounds.
+
+    A move that paid its price and was outbid speaks for growth. Probes that all lie clearly below their price speak twice as
+    loudly as a shortlist that stayed empty or a probe that left it open: training on changes nothing that a probe would see.
+    """
+    rows = report["candidates"]
+    if any(row["verdict"] == "accept" for row in rows):
+        return 0
+    # What diverged measured nothing.
+    measured = [row for row in rows if math.isfinite(_number(row["value"]))]
+    return 2 if measured and all(row["value"] + CLEARLY * row["gain_stderr"] < 0 for row in measured) else 1
+
+
+def _against(report: Report) -> str:
+    """In words, what a round had to say against growth."""
+    measured = [row for row in report["candidates"] if math.isfinite(_number(row["value"]))]
+    if not measured:
+        return report["why_nothing"] or "every probed move diverged"
+    best = max(measured, key=lambda row: (row["value"], row["id"]))
+    return (
+        f"the best of {len(measured)} probed moves, {best['move']['kind']} {best['site']} by {best['units']}, gained "
+        f"{best['gain']:.3g} +- {best['gain_stderr']:.2g} where its {best['added_flops']} FLOPs cost "
+        f"{best['gain'] - best['value']:.3g}"
+    )
 
 
 def _described(report: Report) -> list[dict[str, Any]]:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from functools import partial
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from raygrow.architecture import Candidate, Site, Widen, digest_seed, forward_flops, legal_moves, params
-from raygrow.growth.bottleneck import Residuals, residuals
-from raygrow.growth.line_search import line_search
+from raygrow.architecture import Candidate, digest_seed, forward_flops, params
 from raygrow.growth.meter import Meter
-from raygrow.growth.moments import collect
-from raygrow.growth.prediction import Prediction, predict, response
-from raygrow.growth.update import update_existing
-from raygrow.nn import Extension, Network, OptimizerPlan, State, all_finite, carry_state, graft
+from raygrow.growth.prediction import Prediction
+from raygrow.nn import Network, OptimizerPlan, State, all_finite, carry_state, graft
 from raygrow.population.checkpoints import Checkpoint
+from raygrow.population.growing import Growing
 from raygrow.population.plan import examples_of, kind_of
-from raygrow.population.tasks import Costs, Report, Task
-from raygrow.strategies import Evidence, Outcome, Proposal, Situation, describe
-from raygrow.training import Examples, Fork, ForkResult, Learned, Lesson, Probe, ProbePlan, example_order, score
+from raygrow.population.tasks import NO_LEGAL_MOVE, Costs, Report, Task
+from raygrow.strategies import Evidence, Outcome, Proposal, Situation
+from raygrow.training import Fork, ForkResult, Learned, Lesson, Probe, ProbePlan, example_order, score
 
 if TYPE_CHECKING:
     from raygrow.population.worker import Worker
-
-SEARCH_ROWS = 1024
-"""At most this many search examples take part in a line search."""
 
 
 Work = Generator[Lesson, list[Learned], Report]
@@ -45,7 +37,6 @@ class MemberRound:
         self.optimizer = OptimizerPlan(training.optimizer, training.lr)
         self.price = worker.facts.price(self.member.growth, worker.plan.budget)
         self.meter = Meter()
-        self.search = self.data.search.take(torch.arange(min(SEARCH_ROWS, len(self.data.search))))
         self.situation = Situation(
             task.round, task.tests, self.member.growth.candidates, self.price, worker.facts.constant_loss
         )
@@ -73,14 +64,16 @@ class MemberRound:
 
     def _grow(self, head: Checkpoint, network: Network, state: State, trained: int) -> Work:
         """Everything after training; raises FloatingPointError where the network has diverged."""
-        self._update_existing(network)
-        candidates, proposals, predictions = self._propose(network)
+        growing = Growing(self.worker, self.member, self.task, network, self.meter)
+        growing.update()
+        proposed = growing.propose()
+        candidates, proposals, predictions = proposed.candidates, proposed.proposals, proposed.predictions
         # One stream a member and round: two members never draw alike, however their seeds are set.
         rng = np.random.default_rng(
             digest_seed("strategy", self.worker.plan.campaign.seed, self.member.name, self.task.round)
         )
         shortlist = self.member.strategy.shortlist(proposals, self.situation, head.strategy["state"], rng)
-        built = self._build(network, [candidates[p.id] for p in shortlist])
+        built = growing.build([candidates[p.id] for p in shortlist])
         probed = [(p, built[p.id]) for p in shortlist if p.id in built]
         grown = [(graft(network, candidates[p.id].move, extension), p) for p, extension in probed]
         forks = [Fork(network, state), *(Fork(net, carry_state(state, net)) for net, _ in grown)]
@@ -98,130 +91,6 @@ class MemberRound:
         order = example_order(len(self.data.train), count, self._seed("train"))
         fork = Fork(head.network, head.optimizer)
         return Lesson([fork], self.data.train, [order], training.batch_size, self.loss, self.optimizer)
-
-    def _statistics_examples(self) -> Examples:
-        count = min(self.member.growth.statistics_examples, len(self.data.train))
-        return self.data.train.take(example_order(len(self.data.train), count, self._seed("statistics")))
-
-    def _generator(self, *parts: str) -> torch.Generator:
-        seed = digest_seed("draw", self.worker.plan.campaign.seed, self.member.name, self.task.round, *parts)
-        return torch.Generator().manual_seed(seed)
-
-    def _update_existing(self, network: Network) -> None:
-        """The dW* step, before the fork: control and candidates alike have it."""
-        sample = self._statistics_examples()
-        search = (self.search.x, self.search.y)
-        update_existing(network, (sample.x, sample.y), search, self.loss, self.meter)
-
-    def _propose(self, network: Network) -> tuple[dict[str, Candidate], list[Proposal], dict[str, Prediction | None]]:
-        """Every legal move with its prediction, sorted by id."""
-        growth, budget, arch = self.member.growth, self.worker.plan.budget, network.arch
-        moves = [
-            move
-            for move in legal_moves(
-                arch,
-                kinds=growth.moves,
-                units=growth.units,
-                activation=self.worker.plan.network.activation,
-                max_flops=budget.max_flops_per_example,
-                max_params=budget.max_params,
-            )
-            if type(move) in self.member.initializer.supports
-        ]
-        # A new node that reads and feeds what an existing one does is that node, wider: one of the two is enough to probe,
-        # and the wider node leaves the graph as it is.
-        wider = {move.place(arch) for move in moves if isinstance(move, Widen)}
-        moves = [move for move in moves if isinstance(move, Widen) or move.place(arch) not in wider]
-        if not moves:
-            return {}, [], {}
-        sample = self._statistics_examples()
-        found = collect(network, sample.x, sample.y, self.loss, self._generator("curvature"), self.meter)
-        halves = [residuals(fold, self.meter) for fold in found.folds]
-        self.whole = residuals(found.whole, self.meter)
-        candidates: dict[str, Candidate] = {}
-        predictions: dict[str, Prediction | None] = {}
-        sizes: dict[Site, list[int]] = {}
-        for move in moves:
-            site = move.place(arch)
-            assert site is not None
-            sizes.setdefault(site, []).append(move.units)
-        by_site = {
-            site: predict(
-                self.member.initializer, halves, site, counts, partial(self._generator, str(site)), self.meter
-            )
-            for site, counts in sizes.items()
-        }
-        initializer = kind_of(self.member.initializer)
-        for move in moves:
-            site = move.place(arch)
-            assert site is not None
-            # Sizes of a site share their draws, so that they differ in size alone.
-            seed = digest_seed("draw", self.worker.plan.campaign.seed, self.member.name, self.task.round, str(site))
-            candidate = Candidate(self.member.name, self.task.round, arch, move, initializer, seed)
-            candidates[candidate.id] = candidate
-            predictions[candidate.id] = by_site[site][move.units]
-        control_loss = score(network, self.search, self.loss)
-        self.meter.products += control_loss.flops
-        proposals = [
-            self._proposal(candidates[id], predictions[id], self.whole, control_loss.loss) for id in sorted(candidates)
-        ]
-        return candidates, proposals, predictions
-
-    def _proposal(self, candidate: Candidate, prediction: Prediction | None, whole: Residuals, loss: float) -> Proposal:
-        facts, budget, task = self.worker.facts, self.worker.plan.budget, self.task
-        site = candidate.move.place(candidate.parent)
-        assert site is not None
-        flops = forward_flops(candidate.parent)
-        features = describe(
-            {
-                "predicted_gain": prediction.gain / facts.constant_loss if prediction else 0.0,
-                "prediction_t": prediction.t if prediction else 0.0,
-                "flops_ratio": candidate.added_flops / max(flops, 1),
-                "units": candidate.move.units,
-                "bottleneck_share": float(np.mean([whole.share[t] for t in site.targets])),
-                "validation_loss": loss / facts.constant_loss,
-                "budget_used": flops / facts.flops_scale(budget),
-                "rounds_since_growth": task.rounds_since_growth,
-                "last_gain": task.last_gain / facts.constant_loss,
-                "progress": task.round / max(self.worker.plan.campaign.rounds, 1),
-            },
-            candidate.move.kind,
-        )
-        return Proposal(
-            candidate.id,
-            candidate.move.kind,
-            candidate.move.site,
-            candidate.move.units,
-            candidate.added_flops,
-            candidate.added_params,
-            prediction.gain if prediction else None,
-            prediction.p_value if prediction else None,
-            features,
-        )
-
-    def _build(self, network: Network, shortlist: Sequence[Candidate]) -> dict[str, Extension]:
-        """New weights of the shortlisted candidates. Where the line search finds no amplitude the move is dead."""
-        built: dict[str, Extension] = {}
-        initializer = self.member.initializer
-        trace = None
-        for candidate in shortlist:
-            site = candidate.move.place(candidate.parent)
-            assert site is not None
-            size = candidate.move.units
-            generator = torch.Generator().manual_seed(candidate.seed)
-            extension = initializer.extend(self.whole, site, (size,), generator, self.meter)[size]
-            if initializer.line_searched:
-                with torch.no_grad():
-                    trace = trace or network.trace(self.search.x)
-                    deltas = response(extension, site, trace.values, self.meter)
-                found = line_search(network, trace, self.search.y, self.loss, deltas, self.meter)
-                if found.scale == 0.0:
-                    continue
-                extension = extension.scaled(found.scale)
-            built[candidate.id] = extension
-        if trace is not None:
-            self.meter.products += forward_flops(network.arch) * len(self.search)
-        return built
 
     def _probe_plan(self) -> ProbePlan:
         probe = self.member.probe
@@ -244,7 +113,7 @@ class MemberRound:
         if probed:
             return ""
         if not proposals:
-            return "no legal move is left within the budget"
+            return NO_LEGAL_MOVE
         if not shortlist:
             return f"none of {len(proposals)} legal moves was shortlisted"
         return f"no amplitude of the {len(shortlist)} shortlisted moves lowers the loss on search"
@@ -254,8 +123,8 @@ class MemberRound:
         head: Checkpoint,
         results: Sequence[ForkResult],
         probed: Sequence[Proposal],
-        candidates: dict[str, Candidate],
-        predictions: dict[str, Prediction | None],
+        candidates: Mapping[str, Candidate],
+        predictions: Mapping[str, Prediction | None],
         mse: float,
         trained: int,
         why: str,

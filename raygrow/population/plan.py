@@ -10,12 +10,13 @@ import math
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from raygrow.architecture import ACTIVATIONS, GROWING_MOVES, Architecture, forward_flops
 from raygrow.data import AbstractSource
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.nn import OptimizerKind
+from raygrow.population.pool_plan import PoolPlan, Section, check_least
 from raygrow.population.selection import AbstractSelection, Auction
 from raygrow.strategies import AbstractStrategy
 
@@ -40,18 +41,6 @@ def _check_length(name: str, length: Length, least: int) -> None:
         raise ValueError(f'`{name}` must be a number of examples or epochs such as "1 epoch", but got {length!r}')
 
 
-def _check_least(least: float, **values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not (value >= least and math.isfinite(value)):
-            raise ValueError(f"`{name} >= {least}` must hold, but got {value}")
-
-
-class Section:
-    """A part of the configuration; unknown keys are refused."""
-
-    __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "use_attribute_docstrings": True}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Campaign(Section):
     """Name, seed and length of the campaign."""
@@ -68,7 +57,7 @@ class Campaign(Section):
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name) or self.name.startswith("."):
             raise ValueError(f"`name` takes letters, digits, dots, dashes and underscores, but got {self.name!r}")
-        _check_least(0, seed=self.seed, rounds=self.rounds)
+        check_least(0, seed=self.seed, rounds=self.rounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +93,7 @@ class Training(Section):
     def __post_init__(self) -> None:
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"`lr > 0` must hold, but got {self.lr}")
-        _check_least(1, batch_size=self.batch_size)
+        check_least(1, batch_size=self.batch_size)
         _check_length("examples_per_round", self.examples_per_round, 0)
         _check_length("final_examples", self.final_examples, 0)
 
@@ -124,7 +113,8 @@ class Growth(Section):
     price: float | None = None
     """Loss per added FLOP that a move must beat, 0 or more; null: 0.05 x loss of the best constant / FLOP budget."""
     patience: int = 3
-    """Rounds without an adopted move after which a member grows no more, at least 1."""
+    """Rounds without an adopted move after which a member grows no more, at least 1. One whose probes all lie more than two
+    standard errors below their price counts twice, one whose worthy moves were outbid not at all."""
 
     def __post_init__(self) -> None:
         known = [move.kind for move in GROWING_MOVES]
@@ -134,10 +124,10 @@ class Growth(Section):
         if not self.moves or not self.units:
             raise ValueError("`moves` and `units` must each name at least one")
         for count in self.units:
-            _check_least(1, units=count)
-        _check_least(1, candidates=self.candidates, patience=self.patience)
-        _check_least(4, statistics_examples=self.statistics_examples)
-        _check_least(0, price=self.price)
+            check_least(1, units=count)
+        check_least(1, candidates=self.candidates, patience=self.patience)
+        check_least(4, statistics_examples=self.statistics_examples)
+        check_least(0, price=self.price)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +141,7 @@ class Probe(Section):
 
     def __post_init__(self) -> None:
         _check_length("examples", self.examples, 1)
-        _check_least(1, blocks=self.blocks)
+        check_least(1, blocks=self.blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +166,7 @@ class Member(Section):
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"`name` takes letters, digits, dots, dashes and underscores, but got {self.name!r}")
-        _check_least(0, seed=self.seed)
+        check_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,32 +181,12 @@ class Budget(Section):
     """Training FLOPs of the whole population, checked between rounds, at least 1; null: no limit."""
 
     def __post_init__(self) -> None:
-        _check_least(
+        check_least(
             1,
             max_flops_per_example=self.max_flops_per_example,
             max_params=self.max_params,
             max_train_flops=self.max_train_flops,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolPlan(Section):
-    """Where the work runs; no figure of a campaign depends on it."""
-
-    kind: Literal["ray", "serial"] = "ray"
-    """``ray``: actors on this machine or a cluster; ``serial``: in this process."""
-    actors: int | None = None
-    """Ray actors, at least 1; null: one a member. With fewer, an actor serves several members."""
-    cpus_per_actor: float = 0.5
-    """CPUs that Ray sets aside for an actor, above 0. An actor computes on one thread."""
-    gpus_per_actor: float = 0.0
-    """GPUs that Ray sets aside for an actor, 0 or more; above 0 the networks live on it."""
-
-    def __post_init__(self) -> None:
-        _check_least(1, actors=self.actors)
-        _check_least(0, gpus_per_actor=self.gpus_per_actor)
-        if not 0 < self.cpus_per_actor < math.inf:
-            raise ValueError(f"`cpus_per_actor > 0` must hold and be finite, but got {self.cpus_per_actor}")
 
 
 @dataclass(frozen=True, kw_only=True)

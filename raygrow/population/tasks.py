@@ -9,6 +9,9 @@ from typing import Any, Literal, Protocol
 Phase = Literal["start", "round", "finish", "test"]
 Report = dict[str, Any]
 
+NO_LEGAL_MOVE = "no legal move is left within the budget"
+"""``why_nothing`` of a round that can never probe again, since its network alone says what is legal."""
+
 
 @dataclass(frozen=True)
 class Task:

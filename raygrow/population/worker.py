@@ -1,7 +1,7 @@
 """A pool's worker: it runs any member's task.
 
-A worker keeps no state between tasks: it loads the member's head, and what it writes is named by digest. So any worker can
-run any member's task, again and elsewhere, and the result is the same bit for bit.
+A worker keeps nothing between tasks but what the campaign alone determines: it loads the member's head, and what it writes is
+named by digest. So any worker can run any member's task, again and elsewhere, and the result is the same bit for bit.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from raygrow.architecture import digest_seed, forward_flops, params
 from raygrow.data import Dataset
 from raygrow.nn import Network, OptimizerPlan, State, all_finite
 from raygrow.population.checkpoints import Checkpoint, CheckpointStore
+from raygrow.population.growing import Samples
 from raygrow.population.member_round import MemberRound, Work
 from raygrow.population.plan import Facts, Member, Plan, examples_of, kind_of
 from raygrow.population.tasks import Costs, Report, Task
@@ -43,6 +44,7 @@ class Worker:
             for split in (dataset.train, dataset.search, dataset.validation, dataset.test)
         )
         self.data = ExampleSets(facts.task, train, search, validation, test)
+        self.samples = Samples(self.data)
 
     def run(self, tasks: Sequence[Task]) -> list[Report]:
         """Run tasks side by side and report each in plain JSON, in their order.

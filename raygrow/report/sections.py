@@ -73,6 +73,8 @@ def head(view: View) -> Iterator[Content]:
         yield el(
             "p", "This campaign is not over, so there are no test figures; ", el("code", "raygrow resume"), " goes on."
         )
+    if view.summary["stopped_because"] is not None:
+        yield el("p", f"Growth ended: {view.summary['stopped_because']}.")
     yield el("div", [el("div", el("b", figure), el("span", label), class_="fact") for figure, label in facts],
              class_="facts")  # fmt: skip
 

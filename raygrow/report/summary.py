@@ -41,6 +41,7 @@ def summary(coordinator: Coordinator, events: Iterable[Event]) -> dict[str, Any]
         "wall_seconds": round(record.wall_seconds, 3),
         "train_flops": record.train_flops,
         "interrupted": not record.ended,
+        "stopped_because": coordinator.stopped_because,
         "best": next((dict(member) for member in members if member["member"] == best), None),
         "members": members,
     }
@@ -126,6 +127,8 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         )
     rounds = "1 round" if summary["rounds"] == 1 else f"{summary['rounds']} rounds"
     lines.append(f"cost: {flops(summary['train_flops'])} of training, {rounds}, {duration(summary['wall_seconds'])}")
+    if summary["stopped_because"] is not None:
+        lines.append(f"growth ended: {summary['stopped_because']}")
     if summary["interrupted"]:
         lines.append("interrupted: there are no test figures yet; `raygrow resume` goes on with it")
     return "\n".join(lines)

@@ -30,7 +30,7 @@ class Proposal:
         added_params: parameters.
         predicted_gain: cross-fitted first-order prediction, in the units of the loss; None without one.
         p_value: one-sided, of the prediction; None without one.
-        features: state vector of a policy, named by ``FEATURES``.
+        features: state vector of a policy, named by ``FEATURES``; None for what was not measured.
     """
 
     id: str
@@ -41,7 +41,7 @@ class Proposal:
     added_params: int
     predicted_gain: float | None
     p_value: float | None
-    features: tuple[float, ...]
+    features: tuple[float | None, ...]
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,15 @@ class Outcome:
 
 
 class AbstractStrategy(ABC):
-    """One addition strategy. Concrete classes are final frozen dataclasses with a ``kind`` field."""
+    """One addition strategy. Concrete classes are final frozen dataclasses with a ``kind`` field.
+
+    Attributes:
+        predicts: whether its shortlist reads predictions. For one that does not none is made: ``predicted_gain``, ``p_value``
+            and the features that come from the statistics are then None.
+    """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "use_attribute_docstrings": True}
+    predicts: ClassVar[bool] = True
 
     def initial_state(self, constant_loss: float) -> State:
         """What the strategy knows before the first round; plain JSON."""

@@ -23,29 +23,34 @@ FEATURES: tuple[str, ...] = (
 )
 
 
-def describe(known: Mapping[str, float], move: str) -> tuple[float, ...]:
+MEASURED = ("predicted_gain", "prediction_t", "bottleneck_share")
+"""Those that need statistics, which are not collected for a strategy that makes no use of predictions."""
+
+
+def describe(known: Mapping[str, float], move: str) -> tuple[float | None, ...]:
     """The vector named by ``FEATURES``, of order one.
 
     Args:
         known: ``predicted_gain``, ``validation_loss`` and ``last_gain`` in units of the constant prediction's loss;
             ``prediction_t``; ``flops_ratio`` (added over parent's); ``units``; ``bottleneck_share``; ``budget_used`` and
-            ``progress`` in [0, 1]; ``rounds_since_growth``.
+            ``progress`` in [0, 1]; ``rounds_since_growth``. Those in ``MEASURED`` may be absent and are then None.
         move: kind of the move.
     """
-    values = {
+    t = known.get("prediction_t")
+    values: dict[str, float | None] = {
         "constant": 1.0,
-        "predicted_gain": known["predicted_gain"],
-        "prediction_t": min(max(known["prediction_t"], -10.0), 10.0) / 10.0,
+        "predicted_gain": known.get("predicted_gain"),
+        "prediction_t": None if t is None else min(max(t, -10.0), 10.0) / 10.0,
         "log_flops_ratio": math.log1p(max(known["flops_ratio"], 0.0)),
         "log_units": math.log2(1.0 + known["units"]) / 8.0,
         "is_widen": float(move == "widen"),
         "is_add_node": float(move == "add_node"),
         "is_add_edge": float(move == "add_edge"),
-        "bottleneck_share": known["bottleneck_share"],
+        "bottleneck_share": known.get("bottleneck_share"),
         "validation_loss": known["validation_loss"],
         "budget_used": known["budget_used"],
         "rounds_since_growth": min(known["rounds_since_growth"], 10.0) / 10.0,
         "last_gain": known["last_gain"],
         "progress": known["progress"],
     }
-    return tuple(float(values[name]) for name in FEATURES)
+    return tuple(None if (value := values[name]) is None else float(value) for name in FEATURES)

@@ -16,6 +16,8 @@ from raygrow.strategies.base import AbstractStrategy, Evidence, Proposal, Situat
 class Periodic(AbstractStrategy):
     """Every so many rounds, the next site in turn, whatever the evidence says (the schedule most growth papers use)."""
 
+    predicts = False
+
     kind: Literal["periodic"] = "periodic"
     every: int = 1
     """Rounds from one growth to the next, at least 1."""

@@ -16,6 +16,8 @@ from raygrow.strategies.base import AbstractStrategy, Evidence, Proposal, Situat
 class RandomStrategy(AbstractStrategy):
     """Probes moves drawn uniformly and takes any that gains more than its price: what a strategy must beat."""
 
+    predicts = False
+
     kind: Literal["random"] = "random"
 
     def shortlist(

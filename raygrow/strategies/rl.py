@@ -88,8 +88,9 @@ class Rl(AbstractStrategy):
         return {"precision": precision.tolist(), "shift": shift.tolist()}
 
     def _scaled(self, proposal: Proposal) -> NDArray[np.float64]:
-        x = self.offset_scale * np.asarray(proposal.features, dtype=np.float64)
-        x[PREDICTION] = PRIOR_FACTOR * proposal.features[PREDICTION]
+        features = np.asarray(proposal.features, dtype=np.float64)
+        x = self.offset_scale * features
+        x[PREDICTION] = PRIOR_FACTOR * features[PREDICTION]
         return x
 
 

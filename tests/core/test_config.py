@@ -16,8 +16,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from pydantic import TypeAdapter
 
-from raygrow.config import FAMILIES, SECTIONS, fields_of, kind_name, load_plan, parse_assignments, resolved, to_yaml
+from raygrow.config import FAMILIES, SECTIONS, fields_of, kind_name, load_plan, resolved, to_yaml
 from raygrow.data import SOURCES
+from raygrow.document import local_pool, parse_assignments, read_document
 from raygrow.errors import ConfigError
 from raygrow.growth.initializers import Tiny
 from raygrow.population.plan import Member, Plan
@@ -565,3 +566,25 @@ def test_the_contract_s_block_is_a_configuration() -> None:
     for section, keys in raw.items():
         if isinstance(keys, dict):
             assert {key: text[section][key] for key in keys} == keys
+
+
+# The pool's section, read ahead of the rest
+
+
+@pytest.mark.parametrize("document", [{}, {"pool": None}, {"pool": {"actors": 2}, "members": [{"name": "a"}] * 5}])
+def test_the_pool_read_ahead_is_the_plan_s(document: dict[str, Any]) -> None:
+    whole = {**document, "data": {"kind": "digits"}}
+    if "members" in whole:
+        whole["members"] = [{"name": f"m{i}", "strategy": {"kind": "mdl"}} for i in range(5)]
+    plan = load_plan(whole)
+    assert local_pool(read_document(document)) == (plan.pool, len(plan.members))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"pool": {"actors": 0}}, {"pool": {"actors": "many"}}, {"pool": {"actor": 1}}, {"pool": 3}, {"members": 3}],
+)
+def test_a_pool_that_makes_no_sense_begins_nothing(document: dict[str, Any]) -> None:
+    assert local_pool(document)[0].kind == "serial"
+    with pytest.raises(ConfigError):
+        load_plan({"data": {"kind": "digits"}, **document})

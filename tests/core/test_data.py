@@ -16,10 +16,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.neural_network import MLPClassifier
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from raygrow.data import SOURCES, AbstractSource, Dataset, Preprocessing, Raw, Split, prepare
+from raygrow.data.burgers import Burgers
 from raygrow.data.lorenz96 import Lorenz96
 from raygrow.data.teacher import Teacher
 from raygrow.errors import DataError
@@ -160,7 +161,7 @@ def test_import_is_light() -> None:
 
 def test_registry_has_distinct_kinds() -> None:
     kinds = [kind.__dataclass_fields__["kind"].default for kind in SOURCES]
-    assert kinds == ["digits", "breast_cancer", "diabetes", "teacher", "lorenz96", "parquet", "csv"]
+    assert kinds == ["digits", "breast_cancer", "diabetes", "teacher", "lorenz96", "burgers", "parquet", "csv"]
 
 
 class TestSplits:
@@ -442,3 +443,65 @@ class TestLorenz96:
 
     def test_the_strongest_forcing_stays_finite(self) -> None:
         assert np.isfinite(Lorenz96(rows=100, forcing=32.0, variables=40).load(0).y).all()
+
+
+class TestBurgers:
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"variables": 3}, "variables must be at least 4, got 3"),
+            ({"rows": 1}, "rows"),
+            ({"modes": 0}, "modes"),
+            ({"viscosity": 0.001}, "viscosity must be at least 0.01, got 0.001"),
+            ({"viscosity": math.nan}, "viscosity"),
+            ({"interval": math.inf}, "interval must be above 0 and at most 10, got inf"),
+            ({"interval": 0.0}, "interval must be at least 0.01, got 0.0"),
+            ({"seed": -2}, "seed"),
+        ],
+    )
+    def test_refuses_values_out_of_range(self, fields: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Burgers(**fields)
+
+    @pytest.mark.parametrize(("viscosity", "interval"), [(0.2, 0.3), (0.05, 1.0), (1.0, 2.0)])
+    def test_increments_agree_with_a_finite_difference_solution(self, viscosity: float, interval: float) -> None:
+        # Independent of the closed form: the equation itself, space by the Fourier derivative of a finer ring through the
+        # points (the wave has two modes, so eight points fix it), time by scipy's stiff integrator.
+        from scipy.integrate import solve_ivp
+
+        raw = Burgers(rows=10, viscosity=viscosity, interval=interval).load(0)
+        fine = 256
+        number = np.fft.rfftfreq(fine, 1.0 / fine)
+
+        def derivative(_: float, u: np.ndarray) -> np.ndarray:
+            spectrum = np.fft.rfft(u)
+            slope = np.fft.irfft(1j * number * spectrum, fine)
+            bend = np.fft.irfft(-(number**2) * spectrum, fine)
+            return viscosity * bend - u * slope
+
+        for start, increment in zip(raw.x[:4], raw.y[:4], strict=True):
+            spectrum = np.zeros(fine // 2 + 1, dtype=complex)
+            spectrum[:3] = np.fft.rfft(start)[:3] * fine / 8
+            initial = np.fft.irfft(spectrum, fine)
+            np.testing.assert_allclose(initial[:: fine // 8], start, atol=1e-12)
+            end = solve_ivp(derivative, (0.0, interval), initial, method="LSODA", rtol=1e-8, atol=1e-9).y[:, -1]
+            np.testing.assert_allclose(increment, end[:: fine // 8] - start, atol=2e-5)
+
+    def test_a_small_net_does_what_a_linear_model_cannot(self) -> None:
+        data = prepare(Burgers(), 0)
+        linear = LinearRegression().fit(data.train.x, data.train.y).score(data.test.x, data.test.y)
+        assert linear == pytest.approx(0.30, abs=0.03)
+        net = MLPRegressor(hidden_layer_sizes=(32,), learning_rate_init=0.01, max_iter=15, random_state=0)
+        with pytest.warns(match="Maximum iterations"):
+            net.fit(data.train.x, data.train.y)
+        assert net.score(data.test.x, data.test.y) > 0.88
+
+    @pytest.mark.parametrize("interval", [0.01, 10.0])
+    def test_the_steepest_waves_stay_finite_and_within_their_bounds(self, interval: float) -> None:
+        raw = Burgers(rows=200, viscosity=0.01, interval=interval, modes=8, variables=64).load(0)
+        later = raw.x + raw.y
+        assert np.isfinite(later).all()
+        # The maximum principle: no wave grows. (64 points see a little less than the whole initial wave.)
+        assert (np.abs(later).max(1) <= np.abs(raw.x).max(1) * 1.05).all()
+        # And what diffusion takes away it does not give back.
+        assert (np.var(later, axis=1) <= np.var(raw.x, axis=1) + 1e-9).all()

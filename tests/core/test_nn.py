@@ -26,12 +26,12 @@ from raygrow.architecture import (
     Widen,
 )
 from raygrow.errors import MoveError
-from raygrow.growth.bottleneck import residuals
+from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers import Tiny
-from raygrow.growth.line_search import line_search
+from raygrow.growth.line_search import Searched, line_search
 from raygrow.growth.meter import Meter
-from raygrow.growth.moments import collect
 from raygrow.growth.prediction import response
+from raygrow.growth.statistics import collect
 from raygrow.nn import (
     MOMENTS,
     Extension,
@@ -472,11 +472,11 @@ def test_new_entries_of_a_trained_network_do_not_overshoot() -> None:
         move = Widen("h3", 3)
         site = move.place(network.arch)
         statistics = collect(network, x, y, CrossEntropy(), torch.Generator().manual_seed(0), Meter())
-        found = residuals(statistics.whole, Meter())
+        found = Residuals(statistics.whole, Meter())
         extension = Tiny().extend(found, site, (3,), torch.Generator().manual_seed(1), Meter())[3]
-        trace = network.trace(x)
-        deltas = response(extension, site, trace.values, Meter())
-        scale = line_search(network, trace, y, CrossEntropy(), deltas, Meter()).scale
+        search = Searched(network, x, y, CrossEntropy(), Meter())
+        deltas = response(extension, site, search.trace.values, Meter())
+        scale = line_search(search, deltas, Meter()).scale
         for carry in (carry_state, naive_state):
             grown = graft(network, move, extension.scaled(scale))
             follower = Trainer(grown, OptimizerPlan("adam", lr), carry(state, grown))

@@ -46,7 +46,7 @@ from raygrow.population.plan import (
 )
 from raygrow.population.selection import Auction, Bid, Independent, ranked
 from raygrow.population.serial_pool import SerialPool
-from raygrow.population.tasks import Report, Task
+from raygrow.population.tasks import NO_LEGAL_MOVE, Report, Task
 from raygrow.population.worker import Worker
 from raygrow.strategies import Mdl, Periodic
 from raygrow.testing import ScriptedPool, a_network
@@ -87,7 +87,7 @@ def a_digest(*parts: int | str) -> str:
     return f"{digest_seed(*parts):016x}{digest_seed('more', *parts):016x}"
 
 
-def a_row(task: Task, i: int, gain: float, flops: int, verdict: str | None = None) -> Report:
+def a_row(task: Task, i: int, gain: float, flops: int, verdict: str | None = None, error: float = 0.3) -> Report:
     """A probed candidate; its verdict follows from its value unless it is given."""
     value = gain - PRICE * flops
     verdict = verdict or ("accept" if value > 0 else "reject")
@@ -98,6 +98,7 @@ def a_row(task: Task, i: int, gain: float, flops: int, verdict: str | None = Non
         "site": "h1",
         "units": i,
         "gain": gain,
+        "gain_stderr": error,
         "value": value,
         "added_flops": flops,
         "verdict": verdict,
@@ -538,29 +539,75 @@ def test_patience_stops_a_member_and_the_others_go_on(tmp_path: Path) -> None:
     trained = {name: [t.round for t in pool.done if t.member == name and t.phase == "round"] for name in NAMES}
     assert trained == {"ada": [1, 2, 3, 4, 5, 6], "bo": [1, 2, 3, 4, 5, 6], "cy": [1, 2]}
     heads = live.coordinator.heads
-    assert heads["cy"].stopped_because == "2 rounds without an adopted move; in the last, no move was worth its price"
+    assert heads["cy"].stopped_because == (
+        "no move is worth its price: 2 rounds without an adopted move; in the last, the best of 1 probed moves, widen h1 by "
+        "0, gained -0.1 +- 0.3 where its 10 FLOPs cost 0.001"
+    )
     assert heads["bo"].stopped_because is not None
-    assert heads["bo"].stopped_because.startswith("2 rounds without an adopted move")
+    assert heads["bo"].stopped_because.startswith("no move is worth its price: 2 rounds without an adopted move")
+    assert heads["ada"].stopped_because == "all 6 rounds are over"
+    assert live.coordinator.stopped_because == "ada: all 6 rounds are over; bo, cy: no move is worth its price"
     # Stopped members are finished and tested all the same.
     assert {task.member for task in pool.done if task.phase == "finish"} == set(NAMES)
 
 
-def test_why_a_member_stopped_tells_a_lost_auction_from_nothing_to_try(tmp_path: Path) -> None:
+def test_a_campaign_ends_by_itself_when_no_move_is_worth_its_price(tmp_path: Path) -> None:
+    plan = a_plan(rounds=9, patience=2)
+    live = play(tmp_path, plan, by_rows(lambda task: [a_row(task, 0, 0.1 if task.round == 1 else -0.1, 10)]))
+    assert len(rounds_of(live)) == 3
+    assert live.coordinator.stopped_because == "no move is worth its price"
+    assert all(head.settled for head in live.coordinator.heads.values())
+    growing = [copy.stopped_because for copy in live.copies if copy.phase in ("start", "round")]
+    assert set(growing) == {None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "rounds"),
+    [
+        pytest.param([(-0.1, 0.3)], 4, id="left open"),
+        pytest.param([], 4, id="nothing shortlisted"),
+        pytest.param([(-0.1, 0.04)], 2, id="clearly below its price"),
+        pytest.param([(-0.1, 0.04), (-0.1, 0.3)], 4, id="one left open"),
+        pytest.param([(math.nan, math.nan)], 4, id="diverged"),
+        pytest.param([(math.nan, math.nan), (-0.1, 0.04)], 2, id="one diverged, the other clear"),
+    ],
+)
+def test_clear_evidence_against_growth_counts_twice(
+    tmp_path: Path, rows: list[tuple[float, float]], rounds: int
+) -> None:
+    plan = a_plan(NAMES[:1], rounds=9, patience=4)
+    script = by_rows(lambda task: [a_row(task, i, gain, 10, error=error) for i, (gain, error) in enumerate(rows)])
+    live = play(tmp_path, plan, script)
+    assert len(rounds_of(live)) == rounds
+    assert live.coordinator.heads[NAMES[0]].settled
+
+
+def test_an_adopted_move_takes_back_the_doubts(tmp_path: Path) -> None:
+    plan = a_plan(NAMES[:1], rounds=9, patience=2)
+    grows = (2, 4)
+    live = play(tmp_path, plan, by_rows(lambda task: [a_row(task, 0, 0.1 if task.round in grows else -0.1, 10)]))
+    assert len(rounds_of(live)) == 6
+
+
+def test_a_lost_auction_is_no_reason_to_stop_and_no_legal_move_is_one_at_once(tmp_path: Path) -> None:
     plan = a_plan(rounds=3, patience=1, selection=Auction(added_flops_per_round=10.0))
 
     def script(task: Task) -> Report:
         if task.phase != "round":
             return other_phases(task)
         if task.member == "bo":
-            return a_round(task, [], why="no legal move is left within the budget")
+            return a_round(task, [], why=NO_LEGAL_MOVE)
         return a_round(task, [a_row(task, 0, 0.5, 1000)] if task.member == "ada" else [a_row(task, 0, -0.5, 1000)])
 
-    why = {name: head.stopped_because for name, head in play(tmp_path, plan, script).coordinator.heads.items()}
-    assert why == {
-        "ada": "1 rounds without an adopted move; in the last, no accepted move was granted",
-        "bo": "1 rounds without an adopted move; in the last, no legal move is left within the budget",
-        "cy": "1 rounds without an adopted move; in the last, no move was worth its price",
-    }
+    heads = play(tmp_path, plan, script).coordinator.heads
+    assert heads["ada"].stopped_because == "all 3 rounds are over"
+    assert heads["bo"].stopped_because == "no legal move is left within the budget"
+    assert not heads["bo"].settled
+    assert heads["cy"].stopped_because == (
+        "no move is worth its price: 1 round without an adopted move; in the last, the best of 1 probed moves, widen h1 by "
+        "0, gained -0.5 +- 0.3 where its 1000 FLOPs cost 0.1"
+    )
+    assert [len(head.history) for head in heads.values()] == [5, 3, 3]
 
 
 def test_the_training_budget_stops_the_whole_population_between_rounds(tmp_path: Path) -> None:

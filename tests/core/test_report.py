@@ -57,7 +57,18 @@ COLUMNS = [
     "candidate_loss", "verdict", "statistic", "threshold", "reason", "granted", "adopted", "control_checkpoint",
     "candidate_checkpoint", "seed", "seconds", "features",
 ]  # fmt: skip
-SUMMARY = ["campaign", "seed", "task", "rounds", "wall_seconds", "train_flops", "interrupted", "best", "members"]
+SUMMARY = [
+    "campaign",
+    "seed",
+    "task",
+    "rounds",
+    "wall_seconds",
+    "train_flops",
+    "interrupted",
+    "stopped_because",
+    "best",
+    "members",
+]
 HISTORY = ["round", "arch_id", "checkpoint", "flops_per_example", "train_flops", "validation_loss"]
 
 
@@ -502,6 +513,7 @@ def test_the_page_is_whole_and_holds_nothing_from_elsewhere(any_grown: Grown, tm
     write_page(coordinator, any_grown.events, tmp_path / "report.html")
     checker = check_page((tmp_path / "report.html").read_text())
     found = summary(coordinator, any_grown.events)
+    assert f"Growth ended: {coordinator.stopped_because}." in checker.text
     for member in found["members"]:
         assert member["member"] in checker.text
         assert member["stopped_because"] in checker.text

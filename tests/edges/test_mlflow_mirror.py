@@ -18,7 +18,8 @@ import torch
 from mlflow import MlflowClient
 
 from raygrow.adapters import mlflow_mirror
-from raygrow.adapters.mlflow_mirror import MlflowMirror, _Writer, pages, synchronise
+from raygrow.adapters.mlflow_mirror import MlflowMirror, _Writer, synchronise
+from raygrow.adapters.mlflow_pages import NODE_METRICS, pages
 from raygrow.config import load_plan, resolved
 from raygrow.data import prepare
 from raygrow.population.campaign import run_campaign
@@ -163,7 +164,7 @@ def test_the_tree_is_that_of_the_ledger(
         member = client.get_run(tags["mlflow.parentRunId"])
         assert member.data.tags["raygrow.member"] == node.member
         assert client.get_run(member.data.tags["mlflow.parentRunId"]).data.tags["raygrow.key"] == "campaign"
-        expected = {what: getattr(node, what) for what in mlflow_mirror.NODE_METRICS}
+        expected = {what: getattr(node, what) for what in NODE_METRICS}
         assert run.data.metrics == {key: value for key, value in expected.items() if value is not None}
         file = mlflow.artifacts.download_artifacts(
             run_id=run.info.run_id, artifact_path="architecture.json", tracking_uri=uri, dst_path=str(tmp_path)
@@ -289,6 +290,18 @@ def test_the_thread_follows_a_growing_ledger(
     assert mirror.close(30)
     assert lines == []
     assert snapshot(uri, "thread") == one_pass
+
+
+def test_a_campaign_that_is_over_before_the_mirror_began_is_shown_at_its_end(
+    events: list[Event], uri: str, tmp_path: Path, without_model: list[str], one_pass: dict[str, Any]
+) -> None:
+    lines: list[str] = []
+    mirror = MlflowMirror(ledger_of(events, tmp_path), uri, "late", tmp_path / "files", lines.append, after=86400.0)
+    mirror.start()
+    mirror.poke()
+    assert mirror.close(30)
+    assert lines == []
+    assert snapshot(uri, "late") == one_pass
 
 
 def test_it_catches_up_after_an_outage(

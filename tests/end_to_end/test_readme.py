@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raygrow.config import parse_assignments
+from raygrow.document import parse_assignments
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

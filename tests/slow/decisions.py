@@ -18,9 +18,9 @@ from raygrow.data import AbstractSource, Raw, prepare
 from raygrow.data.base import stream
 from raygrow.data.teacher import Teacher
 from raygrow.growth.initializers import Tiny
-from raygrow.growth.update import update_existing
 from raygrow.nn import Network, State, clone
 from raygrow.population.checkpoints import CheckpointStore
+from raygrow.population.growing import Growing
 from raygrow.population.member_round import MemberRound
 from raygrow.population.plan import Campaign, Facts, Growth, Member, Plan, Training
 from raygrow.population.serial_pool import one_thread
@@ -175,14 +175,13 @@ def _worker(plan: Plan, folder: Path) -> Worker:
 
 def _twins(round_: MemberRound, head: str, resolved: bool) -> Evidence:
     """The control of a first round beside a candidate of the same architecture, from the same start."""
-    ((learned,),) = teach([round_._lesson(round_.worker.load(head))])
-    network, state = learned.network, learned.state
-    round_._update_existing(network)
+    (trained,) = teach([round_._lesson(round_.worker.load(head))])[0]
+    network, state = trained.network, trained.state
+    Growing(round_.worker, round_.member, round_.task, network, round_.meter).update()
     twin, plan, data = clone(network), round_._probe_plan(), round_.data
     control = _probe(round_, network, state, plan, data.validation)
     if resolved:
-        sample = round_._statistics_examples()
-        update_existing(twin, (sample.x, sample.y), (data.search.x, data.search.y), data.loss, round_.meter)
+        Growing(round_.worker, round_.member, round_.task, twin, round_.meter).update()
         candidate = _probe(round_, twin, state, plan, data.validation)
     else:
         other = ProbePlan(plan.examples, plan.blocks, plan.batch_size, plan.seed ^ 1)
@@ -212,5 +211,5 @@ def _probe(round_: MemberRound, network: Network, state: State, plan: ProbePlan,
 
 
 def _permutation(validation: Examples, plan: ProbePlan) -> torch.Tensor:
-    """The order in which a probe meets the validation examples."""
+    """The order in which ``run_probe`` meets the validation examples."""
     return torch.randperm(len(validation), generator=torch.Generator().manual_seed(plan.seed))

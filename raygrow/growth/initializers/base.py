@@ -25,11 +25,13 @@ class AbstractInitializer(ABC):
 
     Attributes:
         supports: the moves it can initialise.
+        whitens: whether it reads whitened rows; those of the input are then prepared once a campaign.
         line_searched: whether its fan-out is scaled by a line search on ``search`` before the probe.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "use_attribute_docstrings": True}
     supports: ClassVar[frozenset[type[AbstractMove]]]
+    whitens: ClassVar[bool] = False
     line_searched: ClassVar[bool]
 
     @abstractmethod
@@ -42,6 +44,7 @@ class AbstractInitializer(ABC):
     ) -> Mapping[int, Extension]:
         """New weights of a move at ``site`` in each of ``sizes`` (units; ``(0,)`` for an edge).
 
+        What it asks of ``residuals`` is what is computed: one that reads no gradient causes no pass at all.
         Sizes share their draws and their directions: the first k units of a larger extension read what the k units
         of a smaller one read, so that sizes are compared on the same ground and the solves are paid for once.
         """
@@ -49,13 +52,21 @@ class AbstractInitializer(ABC):
 
 def split_fan_in(site: Site, residuals: Residuals, alpha: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Cut fan-in rows [k, p2], the bias last, into one block a source and the bias."""
-    layout = residuals.fold.layout
-    widths = [layout.values[s].stop - layout.values[s].start for s in site.sources]
+    widths = [width_of(residuals, source) for source in site.sources]
     blocks = torch.split(alpha[:, :-1], widths, dim=1)
     return dict(zip(site.sources, blocks, strict=True)), alpha[:, -1]
 
 
-def width_of(residuals: Residuals, target: str) -> int:
-    """Units of a target node."""
-    span = residuals.fold.layout.gradients[target]
-    return int(span.stop - span.start)
+def width_of(residuals: Residuals, node: str) -> int:
+    """Units of a node."""
+    return residuals.fold.arch.size(node)
+
+
+def prefixes(
+    sizes: Sequence[int], fan_in: Mapping[str, Tensor], bias: Tensor, fan_out: Mapping[str, Tensor]
+) -> dict[int, Extension]:
+    """The first k units of an extension, for every k."""
+    return {
+        k: Extension({s: w[:k] for s, w in fan_in.items()}, bias[:k], {t: w[:, :k] for t, w in fan_out.items()})
+        for k in sizes
+    }

@@ -9,8 +9,8 @@ from typing import Literal, final
 import torch
 
 from raygrow.architecture import ACTIVATIONS, AddEdge, AddNode, Site, Widen
-from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers.base import AbstractInitializer, split_fan_in, width_of
+from raygrow.growth.bottleneck import Residuals, eigenpairs, leading_eigenpairs, whole_is_cheap
+from raygrow.growth.initializers.base import AbstractInitializer, prefixes, split_fan_in, width_of
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
 
@@ -46,27 +46,27 @@ class GradMax(AbstractInitializer):
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
         fold = residuals.fold
-        inputs = fold.layout.inputs(site.sources)
+        p = 1 + sum(width_of(residuals, source) for source in site.sources)
         if site.activation is None:
             (target,) = site.targets
-            return {0: Extension(edge=fold.b.new_zeros(width_of(residuals, target), len(inputs) - 1))}
-        m2 = fold.moments.cross[inputs][:, fold.layout.outputs(site.targets)]
-        _, _, right = meter.svd(m2)
+            return {0: Extension(edge=fold.values[site.sources[0]].new_zeros(width_of(residuals, target), p - 1))}
+        rows, g = fold.reads(site.sources).matrix, fold.feeds(site.targets)
+        m2 = meter.mm(rows.T, g) / len(g)
         most = max(sizes)
+        q = m2.shape[1]
+        if whole_is_cheap(q, most):
+            _, right = eigenpairs(meter.mm(m2.T, m2), min(most, p, q), meter)
+        else:
+            _, right = leading_eigenpairs(
+                lambda block: meter.mm(m2.T, meter.mm(m2, block)), q, min(most, p), m2, generator, meter
+            )
         # Beyond the rank of E[b2 G^T] there is no direction left to prefer: unit vectors at random keep units distinct.
-        extra = torch.randn(max(most - len(right), 0), m2.shape[1], generator=generator, dtype=torch.float64).to(m2)
-        omega = self.scale * torch.cat([right, extra / extra.norm(dim=1, keepdim=True)])[:most]
-        alpha = m2.new_zeros(most, len(inputs))
+        extra = torch.randn(q, most - right.shape[1], generator=generator, dtype=torch.float64).to(m2)
+        omega = self.scale * torch.cat([right, extra / extra.norm(dim=0)], 1)
+        alpha = m2.new_zeros(most, p)
         if ACTIVATIONS[site.activation].slope_at_zero == 0.0:
-            draw = torch.randn(most, len(inputs) - 1, generator=generator, dtype=torch.float64)
+            draw = torch.randn(most, p - 1, generator=generator, dtype=torch.float64)
             alpha[:, :-1] = self.noise * draw.to(m2)
         fan_in, bias = split_fan_in(site, residuals, alpha)
-        blocks = torch.split(omega, [width_of(residuals, t) for t in site.targets], dim=1)
-        return {
-            k: Extension(
-                {source: block[:k] for source, block in fan_in.items()},
-                bias[:k],
-                {t: block[:k].T for t, block in zip(site.targets, blocks, strict=True)},
-            )
-            for k in sizes
-        }
+        blocks = torch.split(omega, [width_of(residuals, t) for t in site.targets])
+        return prefixes(sizes, fan_in, bias, dict(zip(site.targets, blocks, strict=True)))

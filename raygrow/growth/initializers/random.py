@@ -10,7 +10,7 @@ import torch
 
 from raygrow.architecture import AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers.base import AbstractInitializer, split_fan_in, width_of
+from raygrow.growth.initializers.base import AbstractInitializer, prefixes, split_fan_in, width_of
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
 
@@ -38,20 +38,14 @@ class RandomInitializer(AbstractInitializer):
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
         widths = {target: width_of(residuals, target) for target in site.targets}
-        p = residuals.fold.inputs(site.sources).shape[1]
-        b = residuals.fold.b
+        p = 1 + sum(width_of(residuals, source) for source in site.sources)
+        like = residuals.fold.values[site.sources[0]]
         if site.activation is None:
             (target,) = site.targets
-            return {0: Extension(edge=b.new_zeros(widths[target], p - 1))}
-        draw = torch.randn(max(sizes), p, generator=generator, dtype=torch.float64).to(b)
+            return {0: Extension(edge=like.new_zeros(widths[target], p - 1))}
+        most = max(sizes)
+        draw = torch.randn(most, p, generator=generator, dtype=torch.float64).to(like)
         alpha = draw * (self.gain / max(p - 1, 1)) ** 0.5
         alpha[:, -1] = 0.0
         fan_in, bias = split_fan_in(site, residuals, alpha)
-        return {
-            k: Extension(
-                {source: block[:k] for source, block in fan_in.items()},
-                bias[:k],
-                {target: b.new_zeros(width, k) for target, width in widths.items()},
-            )
-            for k in sizes
-        }
+        return prefixes(sizes, fan_in, bias, {target: like.new_zeros(width, most) for target, width in widths.items()})

@@ -1,0 +1,95 @@
+"""Directions along which a residual bends: where the linearised theory ends, the next term of what a unit can follow."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from raygrow.growth.meter import Meter
+
+CURVED_OUTPUTS = 16
+"""At most this many output directions are searched for curvature."""
+
+SPARE = 4
+"""Columns of a block of trial directions beyond those wanted of each output."""
+
+
+def curved_directions(
+    z: Tensor, spread: Tensor, outputs: Tensor, wanted: int, generator: torch.Generator, meter: Meter
+) -> Tensor:
+    """Whitened directions along which the residual is most quadratic, best first, as columns, [rank, m].
+
+    For each output direction v the symmetric matrix H_v = E[(G_perp v) (z z^T - I)]; its extreme eigenpairs, from the matrix
+    itself or, where that takes more products, within the range of its square on a random block. Kept: eigenvalues beyond
+    the edge 2 sqrt(rank/n) sd(G_perp v) that pure noise reaches, and directions that differ from those already taken.
+
+    Args:
+        z: whitened, centred rows, [n, rank].
+        spread: rms of G_perp v for each v, descending, [m].
+        outputs: G_perp v, [n, m].
+    """
+    n, rank = z.shape
+    alive = spread > 1e-6 * spread[0]
+    spread, outputs = spread[alive], outputs[:, alive]
+    if len(spread) == 0:
+        return z.new_zeros(rank, 0)
+    outputs = outputs - outputs.mean(0)
+    block = 2 * math.ceil(wanted / len(spread)) + SPARE
+    # Products a row and output: rank (rank + 1) against 8 rank block, and eigenproblems of rank against those of block.
+    if rank <= 4 * block:
+        curvature, directions = meter.eigh(_hessians(z, outputs, meter))
+    else:
+        start = torch.randn(rank, block, generator=generator, dtype=torch.float64).to(z)
+        curvature, directions = _extreme(z, outputs, start, meter)
+    edge = 2 * math.sqrt(rank / n) * spread
+    size = curvature.abs()
+    output, column = torch.nonzero(size > edge[:, None], as_tuple=True)
+    order = size[output, column].argsort(descending=True, stable=True)
+    trial = directions[output[order], :, column[order]]
+    return trial[_distinct(trial, wanted)].T
+
+
+def _distinct(trial: Tensor, wanted: int) -> list[int]:
+    """The first unit vectors, at most ``wanted``, of which no two are nearly parallel."""
+    close = ((trial @ trial.T).abs() >= 0.9).tolist()
+    chosen: list[int] = []
+    for i, row in enumerate(close):
+        if len(chosen) < wanted and not any(row[j] for j in chosen):
+            chosen.append(i)
+    return chosen
+
+
+def _hessians(z: Tensor, outputs: Tensor, meter: Meter) -> Tensor:
+    """H_v of every output, [outputs, rank, rank], from the upper triangles of z z^T."""
+    n, rank = z.shape
+    i, j = torch.triu_indices(rank, rank, device=z.device)
+    columns = z.T.contiguous()
+    upper = meter.mm(columns[i] * columns[j], outputs).T / n
+    full = z.new_zeros(outputs.shape[1], rank, rank)
+    full[:, i, j] = upper
+    full[:, j, i] = upper
+    return full
+
+
+def _extreme(z: Tensor, outputs: Tensor, start: Tensor, meter: Meter) -> tuple[Tensor, Tensor]:
+    """Eigenpairs of H_v within the range of H_v^2 start, [outputs, block] and [outputs, rank, block]."""
+    (n, rank), count, block = z.shape, outputs.shape[1], start.shape[1]
+    weights = outputs.unsqueeze(2)
+
+    def pulled(along: Tensor) -> Tensor:
+        """z^T (output * along) of every output, [outputs, rank, block]."""
+        weighted = (weights * along).view(n, count * block)
+        return meter.mm(z.T, weighted).view(rank, count, block).transpose(0, 1)
+
+    def pushed(basis: Tensor) -> Tensor:
+        """z basis of every output, [n, outputs, block]."""
+        return meter.mm(z, basis.transpose(0, 1).reshape(rank, count * block)).view(n, count, block)
+
+    basis = meter.basis(pulled(meter.mm(z, start).unsqueeze(1)))
+    basis = meter.basis(pulled(pushed(basis)))
+    along = pushed(basis)
+    small = meter.bmm((along * weights).permute(1, 2, 0), along.transpose(0, 1)) / n
+    curvature, inner = meter.eigh((small + small.transpose(1, 2)) / 2)
+    return curvature, meter.bmm(basis, inner)

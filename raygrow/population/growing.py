@@ -1,0 +1,219 @@
+"""The growth part of a member's round: dW* step, proposals with their predictions, new weights of the shortlisted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from raygrow.architecture import AbstractMove, Candidate, Site, Widen, digest_seed, forward_flops, legal_moves
+from raygrow.growth.bottleneck import Residuals
+from raygrow.growth.line_search import Searched
+from raygrow.growth.meter import Meter
+from raygrow.growth.prediction import Prediction, predict
+from raygrow.growth.statistics import Pass, Sample, Statistics
+from raygrow.growth.step import amplified
+from raygrow.growth.update import update_existing
+from raygrow.nn import Extension, Network
+from raygrow.population.plan import Member, kind_of
+from raygrow.population.tasks import Task
+from raygrow.strategies import Proposal, describe
+from raygrow.training import ExampleSets, example_order
+
+if TYPE_CHECKING:
+    from raygrow.population.worker import Worker
+
+SEARCH_ROWS = 1024
+"""At most this many search examples take part in a line search."""
+
+
+class Samples:
+    """The statistics examples of members, drawn once a campaign; kept by a worker from one task to the next.
+
+    What depends on the input alone, its covariance and factors, is then solved once. It is charged to every member's first
+    round, as if each had a worker of its own: what a task reports must not depend on what its worker did before.
+    """
+
+    def __init__(self, data: ExampleSets) -> None:
+        self._data = data
+        self._kept: dict[tuple[int, int], tuple[Sample, dict[bool, Meter]]] = {}
+
+    def of(self, seed: int, examples: int, whitens: bool) -> tuple[Sample, Meter]:
+        """The sample with this seed, prepared for an initializer that whitens or does not, and the bill of that."""
+        train = self._data.train
+        count = min(examples, len(train))
+        if (seed, count) not in self._kept:
+            drawn = train.take(example_order(len(train), count, seed).to(train.x.device))
+            sample = Sample(drawn.x, drawn.y)
+            self._kept[seed, count] = sample, {False: sample.prepare(whitens=False)}
+        sample, bills = self._kept[seed, count]
+        if whitens not in bills:
+            bills[whitens] = sample.prepare(whitens=True)
+            bills[whitens].add(bills[False])
+        return sample, bills[whitens]
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """Every legal candidate of a round.
+
+    Attributes:
+        candidates: by id.
+        proposals: sorted by id.
+        predictions: by id; None where there is none.
+    """
+
+    candidates: Mapping[str, Candidate]
+    proposals: Sequence[Proposal]
+    predictions: Mapping[str, Prediction | None]
+
+
+class Growing:
+    """What growth does with one member's network in one round; the statistics are shared by its three steps.
+
+    Args:
+        network: after training; ``update`` changes it.
+        meter: takes the bill.
+    """
+
+    def __init__(self, worker: Worker, member: Member, task: Task, network: Network, meter: Meter) -> None:
+        self.worker, self.member, self.task, self.network, self.meter = worker, member, task, network, meter
+        seed = worker.seed("statistics", member)
+        self.sample, preparing = worker.samples.of(seed, member.growth.statistics_examples, member.initializer.whitens)
+        if task.round == 1:
+            meter.add(preparing)
+        loss = worker.data.loss
+        rows = worker.data.search.take(torch.arange(min(SEARCH_ROWS, len(worker.data.search))))
+        self.search = Searched(network, rows.x, rows.y, loss, meter)
+        self.passed = Pass(network, self.sample, loss, meter)
+        self._whole: Residuals | None = None
+
+    def update(self) -> None:
+        """The dW* step, before the fork: control and candidates alike have it."""
+        update_existing(self.passed, self.search, self.meter)
+
+    def propose(self) -> Proposed:
+        """Every legal move, with a prediction where the strategy uses one and the initializer allows it."""
+        moves = self._moves()
+        if not moves:
+            return Proposed({}, (), {})
+        predicts = self.member.strategy.predicts
+        blind = self.member.initializer.preserves_function(self.worker.plan.network.activation)
+        sizes: dict[Site, list[int]] = {}
+        for site, move in moves:
+            sizes.setdefault(site, []).append(move.units)
+        by_site: dict[Site, Mapping[int, Prediction | None]] = {}
+        if predicts and not blind:
+            statistics = self._measure(self._generator("curvature"))
+            halves = [Residuals(fold, self.meter) for fold in statistics.folds]
+            by_site = {
+                site: predict(
+                    self.member.initializer, halves, site, counts, self._generator(str(site)), self.meter
+                )
+                for site, counts in sizes.items()
+            }
+        initializer = kind_of(self.member.initializer)
+        candidates: dict[str, Candidate] = {}
+        predictions: dict[str, Prediction | None] = {}
+        for site, move in moves:
+            # Sizes of a site share their draws, so that they differ in size alone.
+            seed = self._seed(str(site))
+            candidate = Candidate(self.member.name, self.task.round, self.network.arch, move, initializer, seed)
+            candidates[candidate.id] = candidate
+            predictions[candidate.id] = by_site[site][move.units] if site in by_site else None
+        share: Callable[[str], float] | None = self._residuals().share if predicts else None
+        proposals = [self._proposal(candidates[id], predictions[id], share) for id in sorted(candidates)]
+        return Proposed(candidates, proposals, predictions)
+
+    def build(self, shortlist: Sequence[Candidate]) -> dict[str, Extension]:
+        """New weights of the shortlisted candidates. Where the line search finds no amplitude the move is dead."""
+        built: dict[str, Extension] = {}
+        initializer = self.member.initializer
+        for candidate in shortlist:
+            site = candidate.move.place(candidate.parent)
+            assert site is not None
+            size = candidate.move.units
+            generator = torch.Generator().manual_seed(candidate.seed)
+            extension = initializer.extend(self._residuals(), site, (size,), generator, self.meter)[size]
+            if initializer.line_searched:
+                extension, found = amplified(extension, site, self.search, self.meter)
+                if found.scale == 0.0:
+                    continue
+            built[candidate.id] = extension
+        return built
+
+    def _moves(self) -> list[tuple[Site, AbstractMove]]:
+        growth, plan, arch = self.member.growth, self.worker.plan, self.network.arch
+        moves = [
+            move
+            for move in legal_moves(
+                arch,
+                kinds=growth.moves,
+                units=growth.units,
+                activation=plan.network.activation,
+                max_flops=plan.budget.max_flops_per_example,
+                max_params=plan.budget.max_params,
+            )
+            if type(move) in self.member.initializer.supports
+        ]
+        # A new node that reads and feeds what an existing one does is that node, wider: one of the two is enough to probe,
+        # and the wider node leaves the graph as it is.
+        wider = {move.place(arch) for move in moves if isinstance(move, Widen)}
+        placed = [(move.place(arch), move) for move in moves]
+        return [
+            (site, move) for site, move in placed if site is not None and (isinstance(move, Widen) or site not in wider)
+        ]
+
+    def _measure(self, curvature: torch.Generator | None = None) -> Statistics:
+        nodes = [node.name for node in self.network.arch.nodes[1:]]
+        statistics = self.passed.statistics(nodes, self.meter, curvature)
+        self._whole = Residuals(statistics.whole, self.meter)
+        return statistics
+
+    def _residuals(self) -> Residuals:
+        """Of the whole sample: for building, and for the features of proposals."""
+        if self._whole is None:
+            self._measure()
+        assert self._whole is not None
+        return self._whole
+
+    def _seed(self, *parts: str) -> int:
+        return digest_seed("draw", self.worker.plan.campaign.seed, self.member.name, self.task.round, *parts)
+
+    def _generator(self, *parts: str) -> torch.Generator:
+        return torch.Generator().manual_seed(self._seed(*parts))
+
+    def _proposal(
+        self, candidate: Candidate, prediction: Prediction | None, share: Callable[[str], float] | None
+    ) -> Proposal:
+        facts, task, plan = self.worker.facts, self.task, self.worker.plan
+        site = candidate.move.place(candidate.parent)
+        assert site is not None
+        flops = forward_flops(candidate.parent)
+        known = {
+            "flops_ratio": candidate.added_flops / max(flops, 1),
+            "units": candidate.move.units,
+            "validation_loss": self.search.before / facts.constant_loss,
+            "budget_used": flops / facts.flops_scale(plan.budget),
+            "rounds_since_growth": task.rounds_since_growth,
+            "last_gain": task.last_gain / facts.constant_loss,
+            "progress": task.round / max(plan.campaign.rounds, 1),
+        }
+        if share is not None:
+            known["predicted_gain"] = prediction.gain / facts.constant_loss if prediction else 0.0
+            known["prediction_t"] = prediction.t if prediction else 0.0
+            known["bottleneck_share"] = float(np.mean([share(target) for target in site.targets]))
+        return Proposal(
+            candidate.id,
+            candidate.move.kind,
+            candidate.move.site,
+            candidate.move.units,
+            candidate.added_flops,
+            candidate.added_params,
+            prediction.gain if prediction else None,
+            prediction.p_value if prediction else None,
+            describe(known, candidate.move.kind),
+        )

@@ -1,0 +1,122 @@
+"""How the frugal defaults were chosen: ``configs/tabular.yaml`` and changes of it, one at a time, on validation alone.
+
+Every setting of ``defaults.yaml`` runs on the sets of ``frugality.py`` with seeds 100 and on, which the final comparison does
+not use; the search that growth is measured against runs beside them. No figure here is of a test split. Run as a program it
+writes every cell to JSON as it goes and, started again, goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# As a program this file is not part of the package that it imports from.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+import yaml
+
+import raygrow
+from raygrow.app import prepare_campaign
+from raygrow.config import load_plan
+from tests.benchmarks.frugality import SETS, configuration, settings, start_ray, stop_ray
+from tests.benchmarks.harness import print_table, write_json
+
+SETTINGS = Path(__file__).with_name("defaults.yaml")
+METRIC = {"classification": "validation_accuracy", "regression": "validation_r2"}
+FIRST_SEED = 100
+SEARCH = "asha"
+
+
+def campaign(name: str, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A campaign in this process with some keys changed, by dotted path."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place:
+        config = configuration(SETS[name](Path(place), seed), seed, name)
+        begun = time.perf_counter()
+        result = raygrow.run(config, changes, out=Path(place) / "run", pool="serial", quiet=True)
+        seconds = time.perf_counter() - begun
+    found, best = result.summary, result.summary["best"]
+    return {
+        "score": best[METRIC[found["task"]]],
+        "flops_per_example": best["flops_per_example"],
+        "train_flops": best["train_flops"],
+        "population_train_flops": found["train_flops"],
+        "seconds": seconds,
+        "rounds": found["rounds"],
+        "moves": best["moves_accepted"],
+        "members": {m["member"]: [m[METRIC[found["task"]]], m["flops_per_example"]] for m in found["members"]},
+    }
+
+
+def searched(name: str, seed: int) -> dict[str, Any]:
+    """The search on the same rows, judged on validation."""
+    from tests.benchmarks.asha import search
+
+    with tempfile.TemporaryDirectory() as place:
+        config = configuration(SETS[name](Path(place), seed), seed, name)
+        data = prepare_campaign(load_plan(config)).dataset
+        found = search(data, settings(), seed, Path(place) / "tune").to_json()
+    return {"score": found["validation_score"], "population_train_flops": found["train_flops"], **found}
+
+
+def table(
+    cells: Mapping[str, Mapping[str, Any]], names: Sequence[str], sets: Sequence[str], seeds: Sequence[int]
+) -> list[dict[str, object]]:
+    """One row a setting: differences from the search on the same set and seed, then its share of the search's FLOPs."""
+    return [{"setting": setting, **{name: _against(cells, setting, name, seeds) for name in sets}} for setting in names]
+
+
+def _against(cells: Mapping[str, Mapping[str, Any]], setting: str, name: str, seeds: Sequence[int]) -> str:
+    pairs = [
+        (cells[f"{setting}/{name}/{seed}"], cells[f"{SEARCH}/{name}/{seed}"])
+        for seed in seeds
+        if f"{SEARCH}/{name}/{seed}" in cells
+    ]
+    if not pairs:
+        return "no search to compare with"
+
+    def share(figure: str, of: str = "train_flops") -> float:
+        return statistics.mean(cell[figure] / other[of] for cell, other in pairs)
+
+    gaps = [cell["score"] - other["score"] for cell, other in pairs]
+    deviation = f" +- {statistics.stdev(gaps):.4f}" if len(gaps) > 1 else ""
+    size = statistics.median(cell["flops_per_example"] / other["flops_per_example"] for cell, other in pairs)
+    return (
+        f"{statistics.mean(gaps):+.4f}{deviation}, FLOPs x {size:.2f}, lineage {share('train_flops'):.3f}, "
+        f"all {share('population_train_flops'):.3f}, {statistics.mean(cell['seconds'] for cell, _ in pairs):.1f} s"
+    )
+
+
+def main() -> None:
+    listed: dict[str, dict[str, Any]] = yaml.safe_load(SETTINGS.read_text())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--settings", nargs="+", choices=[SEARCH, *listed], default=[SEARCH, *listed])
+    parser.add_argument("--seeds", type=int, default=5, help=f"from {FIRST_SEED} on")
+    parser.add_argument("--out", type=Path, default=Path("runs/defaults.json"))
+    given = parser.parse_args()
+    cells: dict[str, Any] = json.loads(given.out.read_text())["cells"] if given.out.exists() else {}
+    if SEARCH in given.settings:
+        start_ray()
+    for setting in given.settings:
+        for seed in range(FIRST_SEED, FIRST_SEED + given.seeds):
+            for name in given.sets:
+                if (key := f"{setting}/{name}/{seed}") not in cells:
+                    cells[key] = searched(name, seed) if setting == SEARCH else campaign(name, seed, listed[setting])
+                    write_json(given.out, {"settings": listed, "cells": cells})
+    if SEARCH in given.settings:
+        stop_ray()
+    names = [name for name in given.settings if name != SEARCH]
+    print_table(table(cells, names, given.sets, range(FIRST_SEED, FIRST_SEED + given.seeds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""A private Ray is begun once, while other things are made ready; who takes it ends it, and untaken it ends by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.end_to_end.campaigns import SMALL, run_to_end
+
+pytest.importorskip("ray")
+
+SCRIPT = """
+import math, os, ray
+from raygrow.adapters.ray_start import ahead, connect
+from raygrow.population.pool_plan import PoolPlan
+
+pool = PoolPlan(cpus_per_actor=1.5)
+for serial_or_elsewhere in (ahead(PoolPlan(kind="serial"), 3, None), ahead(pool, 3, "a cluster")):
+    with serial_or_elsewhere:
+        assert not ray.is_initialized()
+with ahead(pool, 3, None):
+    # The command has begun it; the function that it calls asks again.
+    with ahead(pool, 3, None):
+        end = connect(pool, 3, None)
+    assert ray.is_initialized()
+assert ray.is_initialized()
+assert ray.cluster_resources()["CPU"] == max(os.cpu_count(), math.ceil(4.5))
+# Another pool of this process shares it and does not end it.
+connect(pool, 3, None)()
+assert ray.is_initialized()
+end()
+assert not ray.is_initialized()
+with ahead(pool, 3, None):
+    pass
+# Nobody took that one; the next begins when it has ended.
+end = connect(PoolPlan(actors=1), 3, None)
+assert ray.cluster_resources()["CPU"] == os.cpu_count()
+end()
+assert not ray.is_initialized()
+print("done")
+"""
+
+
+def test_one_private_ray_at_a_time_and_none_left() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=200)
+    assert done.stdout == "done\n", done.stderr
+
+
+def test_a_refusal_comes_while_ray_is_coming_up_and_is_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "plan.yaml"
+    config.write_text(yaml.safe_dump({**SMALL, "data": {"kind": "csv", "path": "absent.csv"}, "pool": {"kind": "ray"}}))
+    done = run_to_end("run", config, "--out", tmp_path / "run")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "absent.csv: no such file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
