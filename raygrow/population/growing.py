@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 SEARCH_ROWS = 1024
 """At most this many search examples take part in a line search."""
 
+FIRST_LOOK = 4
+"""A first look at many sites takes one statistics example of this many, and the smallest size of each site."""
+
+SITES_A_PROBE = 2
+"""Sites that are looked at closely, for each candidate that may be probed."""
+
 
 class Samples:
     """The statistics examples of members, drawn once a campaign; kept by a worker from one task to the next.
@@ -108,13 +114,10 @@ class Growing:
         by_site: dict[Site, Mapping[int, Prediction | None]] = {}
         if predicts and not blind:
             statistics = self._measure(self._generator("curvature"))
+            close = self._first_look(statistics, moves)
+            moves = [(site, move) for site, move in moves if site in close]
             halves = [Residuals(fold, self.meter) for fold in statistics.folds]
-            by_site = {
-                site: predict(
-                    self.member.initializer, halves, site, counts, self._generator(str(site)), self.meter
-                )
-                for site, counts in sizes.items()
-            }
+            by_site = {site: self._predict(halves, site, sizes[site]) for site in sizes if site in close}
         initializer = kind_of(self.member.initializer)
         candidates: dict[str, Candidate] = {}
         predictions: dict[str, Prediction | None] = {}
@@ -127,6 +130,33 @@ class Growing:
         share: Callable[[str], float] | None = self._residuals().share if predicts else None
         proposals = [self._proposal(candidates[id], predictions[id], share) for id in sorted(candidates)]
         return Proposed(candidates, proposals, predictions)
+
+    def _predict(
+        self, halves: Sequence[Residuals], site: Site, sizes: Sequence[int]
+    ) -> Mapping[int, Prediction | None]:
+        return predict(self.member.initializer, halves, site, sizes, self._generator(str(site)), self.meter)
+
+    def _first_look(self, statistics: Statistics, moves: Sequence[tuple[Site, AbstractMove]]) -> set[Site]:
+        """The sites worth a prediction from all statistics examples: those of the highest predicted value.
+
+        The sites of a graph grow with the square of its nodes, and with them what predictions cost. A part of the examples
+        is enough to tell most of them apart.
+        """
+        smallest: dict[Site, AbstractMove] = {}
+        for site, move in moves:
+            if site not in smallest or move.units < smallest[site].units:
+                smallest[site] = move
+        wanted = SITES_A_PROBE * self.member.growth.candidates
+        if len(smallest) <= wanted:
+            return set(smallest)
+        halves = [Residuals(fold.beginning(-(-len(fold) // FIRST_LOOK)), self.meter) for fold in statistics.folds]
+        arch, price = self.network.arch, self.worker.facts.price(self.member.growth, self.worker.plan.budget)
+        values: dict[Site, float] = {}
+        for site, move in smallest.items():
+            found = self._predict(halves, site, (move.units,))[move.units]
+            added = forward_flops(move.apply(arch)) - forward_flops(arch)
+            values[site] = (found.gain if found else 0.0) - price * added
+        return set(sorted(values, key=lambda site: (-values[site], site))[:wanted])
 
     def build(self, shortlist: Sequence[Candidate]) -> dict[str, Extension]:
         """New weights of the shortlisted candidates. Where the line search finds no amplitude the move is dead."""

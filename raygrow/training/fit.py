@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class Lesson:
         forks: networks that see the same batches.
         data: what ``orders`` index.
         orders: of examples, one a segment. Each but the last ends on a whole batch.
-        anneal: lower the rate to 0 by half a cosine over each segment.
+        anneal: lower the rate to 0 by half a cosine over all segments.
         averaged: what is heard of and returned is the running average of the weights, not their last values.
         heard: called after every segment with its number and the networks as they are then; these are written anew
             after the next.
@@ -76,10 +77,11 @@ def teach(lessons: Sequence[Lesson]) -> list[list[Learned]]:
         given = [lessons[i] for i in members]
         first = given[0]
         pack = Pack([lesson.forks for lesson in given], first.loss, first.optimizer, first.averaged)
+        steps = sum(math.ceil(len(order) / first.batch_size) for order in first.orders) if first.anneal else 0
         networks = [[clone(fork.network) for fork in lesson.forks] for lesson in given]
         for segment in range(len(first.orders)):
             orders = [lesson.orders[segment] for lesson in given]
-            pack.train([lesson.data for lesson in given], orders, first.batch_size, first.anneal)
+            pack.train([lesson.data for lesson in given], orders, first.batch_size, steps)
             if any(lesson.heard for lesson in given) or segment + 1 == len(first.orders):
                 pack.write(networks)
             for lesson, own in zip(given, networks, strict=True):

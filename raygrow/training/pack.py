@@ -82,7 +82,7 @@ class Pack:
             self._steps,
         )
         self._average = self._params.clone() if averaged else None
-        self._averaged = 0
+        self._taken = 0
         self._workspaces: dict[int, Workspace] = {}
 
     def _steps_of(self, place: Place) -> float:
@@ -104,15 +104,15 @@ class Pack:
                 if place.name in fork.state:
                     place.within(moment).copy_(place.of(fork.state[place.name][key]))
 
-    def train(self, data: Sequence[Examples], orders: Sequence[Tensor], batch_size: int, anneal: bool = False) -> None:
+    def train(self, data: Sequence[Examples], orders: Sequence[Tensor], batch_size: int, anneal: int = 0) -> None:
         """Take the steps that these examples make.
 
         Args:
             data: examples of every group.
             orders: which of them, in which order, by group; equally many.
-            anneal: lower the rate from the plan's to 0 by half a cosine.
+            anneal: steps, counted from the pack's first, over which half a cosine takes the rate from the plan's to 0;
+                0 keeps it constant.
         """
-        steps, step = math.ceil(len(orders[0]) / batch_size), 0
         # Tensors made here never meet autograd, so they need none of its bookkeeping.
         with torch.inference_mode():
             streams = [gathered(*pair, batch_size) for pair in zip(data, orders, strict=True)]
@@ -128,19 +128,17 @@ class Pack:
                         [xs[g][k] for g in self._group_of], [wanted[g][k] for g in self._group_of], self._loss
                     )
                     rate = self._plan.lr
-                    self._optimizer.step(rate * 0.5 * (1.0 + math.cos(math.pi * step / steps)) if anneal else rate)
-                    self._average_in()
-                    step += 1
+                    if anneal:
+                        rate *= 0.5 * (1.0 + math.cos(math.pi * self._taken / anneal))
+                    self._optimizer.step(rate)
+                    self._taken += 1
+                    if self._average is not None:
+                        self._average.lerp_(self._params, max(self.LEAST, 1.0 / self._taken))
 
     def _workspace(self, batch: int) -> Workspace:
         if batch not in self._workspaces:
             self._workspaces[batch] = Workspace(self._parts, self._params, self._gradients, batch)
         return self._workspaces[batch]
-
-    def _average_in(self) -> None:
-        if self._average is not None:
-            self._averaged += 1
-            self._average.lerp_(self._params, max(self.LEAST, 1.0 / self._averaged))
 
     @torch.no_grad()
     def write(self, networks: Sequence[Sequence[Network]]) -> None:

@@ -1,6 +1,6 @@
 """Networks of a fixed size, which growth is measured against: plain layers, He start, Adam, a cosine from the first step.
 
-They train in the leanest loop there is here (raygrow's own fused optimiser, no loader), so that no comparison is won by
+They train in the leanest loop there is here (raygrow's own packed step, no loader), so that no comparison is won by
 the other side's overhead.
 """
 
@@ -15,9 +15,9 @@ import torch
 from raygrow.architecture import Architecture, forward_flops, training_flops
 from raygrow.architecture.spec import INPUT, OUTPUT, Edge, Node
 from raygrow.data import Dataset, Split
-from raygrow.nn import Network, Optimizer, OptimizerPlan
+from raygrow.nn import Network, OptimizerPlan
 from raygrow.nn.losses import LOSSES
-from raygrow.training import Examples, Score, example_order, score
+from raygrow.training import Examples, Fork, Pack, Score, example_order, score
 
 
 def layered(inputs: int, hidden: Sequence[int], outputs: int) -> Architecture:
@@ -59,10 +59,10 @@ class FixedNet:
     ) -> None:
         self.network = Network(arch)
         _he_start(self.network, torch.Generator().manual_seed(seed))
-        self._optimizer = Optimizer(self.network, OptimizerPlan("adam", lr), {})
-        self._train, self._loss, self._lr, self._batch = train, LOSSES[task], lr, batch_size
+        self._train, self._loss, self._batch = train, LOSSES[task], batch_size
+        self._pack = Pack([[Fork(self.network, {})]], self._loss, OptimizerPlan("adam", lr))
         self._order = example_order(len(train), total, seed)
-        self._steps, self._done, self._seen = math.ceil(total / batch_size), 0, 0
+        self._steps, self._seen = math.ceil(total / batch_size), 0
         self.flops = 0
 
     def advance(self, count: int) -> None:
@@ -70,13 +70,8 @@ class FixedNet:
         index = self._order[self._seen : self._seen + count]
         self._seen += len(index)
         self.flops += len(index) * training_flops(self.network.arch)
-        self.network.train()
-        drawn = self._train.take(index)
-        for x, y in zip(drawn.x.split(self._batch), drawn.y.split(self._batch), strict=True):
-            rate = self._lr * 0.5 * (1.0 + math.cos(math.pi * self._done / self._steps))
-            gradients = torch.autograd.grad(self._loss.mean(self.network(x), y), self._optimizer.params)
-            self._optimizer.step(gradients, rate)
-            self._done += 1
+        self._pack.train([self._train], [index], self._batch, anneal=self._steps)
+        self._pack.write([[self.network]])
 
     def score(self, data: Examples, counted: bool = True) -> Score:
         """Measure it; reads of the test split are not training and are not counted."""

@@ -70,10 +70,11 @@ def trained_alone(
     optimizer = optimizer_of(network, plan, fork.state)
     average = [p.detach().clone() for p in network.parameters()]
     taken = 0
-    for order in orders:
-        picks = torch.split(order, batch_size) if len(order) else ()
-        for step, pick in enumerate(picks):
-            cosine = (1.0 + math.cos(math.pi * step / len(picks))) / 2.0 if anneal else 1.0
+    segments = [torch.split(order, batch_size) if len(order) else () for order in orders]
+    steps = sum(map(len, segments))
+    for picks in segments:
+        for pick in picks:
+            cosine = (1.0 + math.cos(math.pi * taken / steps)) / 2.0 if anneal else 1.0
             optimizer.param_groups[0]["lr"] = plan.lr * cosine
             optimizer.zero_grad()
             MEANS[task](network(data.x[pick]), data.y[pick]).backward()
