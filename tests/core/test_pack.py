@@ -36,7 +36,7 @@ from raygrow.nn.activations import FUNCTIONS
 from raygrow.nn.kernels import KERNELS
 from raygrow.nn.losses import LOSSES
 from raygrow.population.checkpoints import CheckpointStore
-from raygrow.population.plan import Campaign, Facts, Growth, Member, Plan, Probe, Training
+from raygrow.population.plan import Campaign, CheckpointPlan, Facts, Growth, Member, Plan, Probe, Training
 from raygrow.population.tasks import Report, Task
 from raygrow.population.worker import Worker
 from raygrow.strategies import Mdl, Periodic, Rl
@@ -549,7 +549,8 @@ def a_worker(folder: Path, source: AbstractSource) -> Worker:
         )  # fmt: skip
 
     members = (member("a", Mdl(), 0, 16), member("b", Periodic(), 1, 16), member("c", Rl(), 0, 9))
-    plan = Plan(data=source, members=members, campaign=Campaign(rounds=3))
+    # Every fork is kept, so that networks can be made to grow whatever the verdicts.
+    plan = Plan(data=source, members=members, campaign=Campaign(rounds=3), checkpoints=CheckpointPlan(keep="all"))
     return Worker(plan, facts, dataset, CheckpointStore(folder))
 
 
@@ -572,11 +573,11 @@ def test_reports_of_tasks_run_together_are_those_of_one_at_a_time(source: Abstra
     grown = 0
     for round_ in (1, 2):
         reports = run([Task("round", name, round_, head) for name, head in zip("abc", heads, strict=True)])
-        accepted = [[c for c in report["candidates"] if c["checkpoint"]] for report in reports]
-        grown += sum(map(bool, accepted))
+        kept = [[c for c in report["candidates"] if c["checkpoint"]] for report in reports]
+        grown += sum(map(bool, kept))
         heads = [
             rows[-1]["checkpoint"] if rows else report["control"]["checkpoint"]
-            for rows, report in zip(accepted, reports, strict=True)
+            for rows, report in zip(kept, reports, strict=True)
         ]
     assert grown
     run([Task("test", "a", 2, heads[0]), Task("round", "b", 3, heads[1]), Task("finish", "c", 2, heads[2])])
