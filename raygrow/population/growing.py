@@ -32,6 +32,9 @@ SEARCH_ROWS = 1024
 FIRST_LOOK = 4
 """A first look at many sites takes one statistics example of this many, and the smallest size of each site."""
 
+LEAST_LOOK = 128
+"""Rows of each half that a first look takes at least."""
+
 SITES_A_PROBE = 2
 """Sites that are looked at closely, for each candidate that may be probed."""
 
@@ -149,7 +152,10 @@ class Growing:
         wanted = SITES_A_PROBE * self.member.growth.candidates
         if len(smallest) <= wanted:
             return set(smallest)
-        halves = [Residuals(fold.beginning(-(-len(fold) // FIRST_LOOK)), self.meter) for fold in statistics.folds]
+        halves = [
+            Residuals(fold.beginning(max(-(-len(fold) // FIRST_LOOK), LEAST_LOOK)), self.meter)
+            for fold in statistics.folds
+        ]
         arch, price = self.network.arch, self.worker.facts.price(self.member.growth, self.worker.plan.budget)
         values: dict[Site, float] = {}
         for site, move in smallest.items():

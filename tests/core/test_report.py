@@ -104,7 +104,7 @@ def grow(
             "members": [{"name": kind, "strategy": {"kind": kind}} for kind in ("rl", "mdl", "periodic")],
             "training": {"examples_per_round": 1000, "final_examples": 1000},
             "probe": {"examples": 500, "blocks": 4},
-            "growth": {"units": list(units), "statistics_examples": 256},
+            "growth": {"units": list(units), "statistics_examples": 512},
             "checkpoints": {"keep": keep},
         }
     )
