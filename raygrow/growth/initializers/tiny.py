@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raygrow.architecture import ACTIVATIONS, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals, leading
-from raygrow.growth.curvature import CURVED_OUTPUTS, curved_directions
+from raygrow.growth.curvature import CURVED_OUTPUTS, curved_directions, worth_searching
 from raygrow.growth.initializers.base import AbstractInitializer, split_fan_in
 from raygrow.growth.meter import Meter
 from raygrow.growth.rows import REFIT_RIDGE, ridge_for
@@ -80,7 +80,7 @@ class Tiny(AbstractInitializer):
         assert site.activation is not None
         rows = residuals.fold.reads(site.sources)
         alpha, faint = _linear_directions(residuals, site, most, generator, meter)
-        if self.curved and len(alpha) < most and rows.p > 1:
+        if self.curved and len(alpha) < most and rows.p > 1 and worth_searching(rows.p - 1, rows.n):
             wanted = most - len(alpha)
             outputs = residuals.strongest(site.targets, min(wanted, CURVED_OUTPUTS), generator)
             curved = curved_directions(rows.whitened(meter), *outputs, wanted, generator, meter)
@@ -109,6 +109,8 @@ def _linear_directions(
     size = math.sqrt(rows.n) * found.values
     clear = (size > noise + math.sqrt(total)) & (size > 0)
     faint = ~clear & (size > FAINT * noise) & (size > 0)
+    # All of them together would be a linear map learned from noise, the same from either half of the examples.
+    faint[min(rows.p, len(found.right)) // 2 :] = False
     return found.read[:, clear].T, found.read[:, faint].T
 
 
