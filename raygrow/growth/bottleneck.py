@@ -24,7 +24,7 @@ SUBSPACE_STEPS = 2
 SPARE = 8
 """Columns of such a block beyond those wanted."""
 
-FORMED = 256
+FORMED = 128
 """Up to this many outputs G_perp and the matrix of an eigenproblem are formed; beyond, a block goes through the projection."""
 
 
@@ -95,8 +95,10 @@ class Residuals:
         else:
 
             def power(block: Tensor) -> Tensor:
-                return self.back(self.along(block, targets), targets)
+                along = self.along(block, targets)
+                return torch.cat([self._meter.mm(self.fold.gradients[t].T, along) for t in targets]) / len(along)
 
+            # A projection applied twice is applied once.
             found = leading_eigenpairs(power, q, count, self.fold.gradients[targets[0]], generator, self._meter)
         return found[0].clamp_min(0).sqrt(), self.along(found[1], targets)
 
@@ -139,7 +141,8 @@ def leading(
     """The ``count`` largest triples at a site, or as many as there are.
 
     S^-1/2 N and L^-1 N with S = L L^T have the same singular values and right vectors: the eigenpairs of N^T S^-1 N, [q, q].
-    Where q is large neither that matrix nor G_perp is formed: a block of directions goes through both.
+    Where q is large that matrix is not formed, and where p2 is large too neither are N and G_perp: a block of directions goes
+    through them.
     """
     rows = residuals.fold.reads(sources)
     # Whitening sees no labels, so that halves may share it.
@@ -160,21 +163,30 @@ def leading(
             return along - factor.ridge * meter.apply_inverse(factor, along)
         return meter.mm(rows.matrix, read(along))
 
-    if q > FORMED:
+    if q > FORMED and (metric.dual or rows.p > FORMED):
 
         def power(block: Tensor) -> Tensor:
             return residuals.back(smooth(residuals.along(block, targets)), targets)
 
         values, right = leading_eigenpairs(power, q, count, rows.matrix, generator, meter)
         return Leading(values.clamp_min(0).sqrt(), right, read(residuals.along(right, targets)))
-    perp = residuals.perp(targets)
     if metric.dual:
+        perp = residuals.perp(targets)
         values, right = eigenpairs(meter.mm(perp.T, smooth(perp)) / n, count, generator, meter)
         return Leading(values.clamp_min(0).sqrt(), right, read(meter.mm(perp, right)))
-    cross = meter.mm(rows.matrix.T, perp) / n
-    solved = meter.apply_inverse(factor, cross)
-    values, right = eigenpairs(meter.mm(cross.T, solved), count, generator, meter)
-    return Leading(values.clamp_min(0).sqrt(), right, meter.mm(solved, right))
+    cross = torch.cat([residuals.cross(rows.matrix, target) for target in targets], 1)
+
+    def whitened(block: Tensor) -> Tensor:
+        return meter.apply_inverse(factor, meter.mm(cross, block))
+
+    if q > FORMED:
+        values, right = leading_eigenpairs(
+            lambda block: meter.mm(cross.T, whitened(block)), q, count, rows.matrix, generator, meter
+        )
+    else:
+        matrix = meter.mm(cross.T, meter.apply_inverse(factor, cross))
+        values, right = eigenpairs(matrix, count, generator, meter)
+    return Leading(values.clamp_min(0).sqrt(), right, whitened(right))
 
 
 def eigenpairs(matrix: Tensor, count: int, generator: torch.Generator, meter: Meter) -> tuple[Tensor, Tensor]:
