@@ -39,6 +39,7 @@ class Sample:
         self.x = torch.cat([x[0::2], x[1::2]])
         self.y = torch.cat([y[0::2], y[1::2]])
         self.first = (len(x) + 1) // 2
+        self.peak = float(self.x.abs().amax())
         self.rows = Rows(_with_constant([self.x]))
         self.rows.split(self.first)
 
@@ -149,7 +150,8 @@ class Pass:
         meter.products += len(sample) * forward_flops(network.arch)
         self._large = False
         self._rows: dict[tuple[str, ...], Rows] = {(INPUT,): sample.rows}
-        self._watch(self.trace.values.values())
+        self._check(sample.peak)
+        self._watch(rows for name, rows in self.trace.values.items() if name != INPUT)
 
     def rows(self, sources: Sequence[str]) -> Rows:
         """What a unit with these sources reads, as the network is now."""
@@ -191,10 +193,12 @@ class Pass:
         return Statistics(Fold(self.network.arch, values, gradients, bends, self._rows), self.sample.first)
 
     def _watch(self, tensors: Iterable[Tensor]) -> None:
-        peak = torch.stack([rows.abs().amax() for rows in tensors]).amax()
-        if not float(peak) < math.inf:
+        self._check(float(torch.stack([rows.abs().amax() for rows in tensors]).amax()))
+
+    def _check(self, peak: float) -> None:
+        if not peak < math.inf:
             raise FloatingPointError("values or gradients of the statistics examples are not finite")
-        if float(peak) > LARGEST_SINGLE and not self._large:
+        if peak > LARGEST_SINGLE and not self._large:
             self._large = True
             self._rows = {}
 

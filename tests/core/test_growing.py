@@ -1,0 +1,102 @@
+"""The growth part of a round: what is solved once a campaign and what is measured for whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raygrow.data import prepare
+from raygrow.data.teacher import Teacher
+from raygrow.growth.initializers import AbstractInitializer, GradMax, RandomInitializer, Tiny
+from raygrow.population.checkpoints import CheckpointStore
+from raygrow.population.plan import Campaign, Facts, Growth, Member, Plan, Probe, Training
+from raygrow.population.tasks import Report, Task
+from raygrow.population.worker import Worker
+from raygrow.strategies import FEATURES, AbstractStrategy, Mdl, Periodic, RandomStrategy
+from raygrow.strategies.features import MEASURED
+
+
+def a_worker(folder: Path, strategy: AbstractStrategy, initializer: AbstractInitializer | None = None) -> Worker:
+    member = Member(
+        name="m",
+        strategy=strategy,
+        initializer=initializer or Tiny(),
+        training=Training(examples_per_round=400),
+        growth=Growth(candidates=2, units=(2, 4), statistics_examples=300),
+        probe=Probe(examples=400),
+    )
+    data = Teacher(rows=1500)
+    dataset = prepare(data, 0)
+    facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), dataset.constant_loss())
+    return Worker(
+        Plan(data=data, members=(member,), campaign=Campaign(seed=0)), facts, dataset, CheckpointStore(folder)
+    )
+
+
+def started(worker: Worker) -> str:
+    (report,) = worker.run([Task("start", "m", 0)])
+    return str(report["head"]["checkpoint"])
+
+
+def plain(report: Report) -> dict[str, Any]:
+    return {name: value for name, value in report.items() if name != "seconds"}
+
+
+def test_a_report_does_not_depend_on_what_its_worker_did_before(tmp_path: Path) -> None:
+    """Samples and their factors are kept between tasks; a worker that resumes in the middle reports the same, bit for bit."""
+    worker = a_worker(tmp_path, Mdl())
+    head = started(worker)
+    first = plain(worker.run([Task("round", "m", 1, head)])[0])
+    again = plain(worker.run([Task("round", "m", 1, head)])[0])
+    second = plain(worker.run([Task("round", "m", 2, first["control"]["checkpoint"])])[0])
+    assert again == first
+    fresh = a_worker(tmp_path, Mdl())
+    assert plain(fresh.run([Task("round", "m", 2, first["control"]["checkpoint"])])[0]) == second
+    assert plain(a_worker(tmp_path, Mdl()).run([Task("round", "m", 1, head)])[0]) == first
+
+
+def test_the_input_is_solved_once_a_campaign(tmp_path: Path) -> None:
+    """From one head, rounds 1 and 2 differ in what preparing the sample costs."""
+    worker = a_worker(tmp_path, Periodic(), RandomInitializer())
+    head = started(worker)
+    first, second = (worker.run([Task("round", "m", r, head)])[0]["train_flops"] for r in (1, 2))
+    sample, bill = worker.samples.of(worker.seed("statistics", worker.plan.member("m")), 300, whitens=False)
+    p = 1 + worker.data.train.x.shape[1]
+    assert sample.rows.p == p
+    assert bill.products == 2 * 300 * p * p
+    assert bill.solves == p**3 // 3
+    assert first["solves"] - second["solves"] == bill.solves
+    whitening = worker.samples.of(worker.seed("statistics", worker.plan.member("m")), 300, whitens=True)[1]
+    assert whitening.flops > bill.flops
+    assert worker.samples.of(worker.seed("statistics", worker.plan.member("m")), 300, whitens=False)[1] is bill
+
+
+@pytest.mark.parametrize("strategy", [Periodic(), RandomStrategy()])
+def test_nothing_is_measured_for_a_strategy_that_uses_no_prediction(strategy: AbstractStrategy, tmp_path: Path) -> None:
+    worker = a_worker(tmp_path, strategy)
+    report = worker.run([Task("round", "m", 1, started(worker))])[0]
+    assert report["candidates"]
+    for row in report["candidates"]:
+        assert row["predicted_gain"] is None
+        missing = {name for name, value in zip(FEATURES, row["features"], strict=True) if value is None}
+        assert missing == set(MEASURED)
+    other = a_worker(tmp_path / "mdl", Mdl())
+    measured = other.run([Task("round", "m", 1, started(other))])[0]
+    assert report["train_flops"]["statistics"] < 0.7 * measured["train_flops"]["statistics"]
+
+
+def test_an_initializer_that_adds_nothing_at_birth_is_not_predicted(tmp_path: Path) -> None:
+    worker = a_worker(tmp_path, Mdl(), RandomInitializer())
+    report = worker.run([Task("round", "m", 1, started(worker))])[0]
+    assert report["candidates"]
+    for row in report["candidates"]:
+        assert row["predicted_gain"] is None
+        assert None not in row["features"]
+
+
+def test_initializers_say_whether_they_whiten() -> None:
+    assert Tiny.whitens
+    assert not GradMax.whitens
+    assert not RandomInitializer.whitens
