@@ -6,25 +6,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from raygrow.architecture import AddNode
 from raygrow.data import prepare
 from raygrow.data.teacher import Teacher
 from raygrow.growth.initializers import AbstractInitializer, GradMax, RandomInitializer, Tiny
+from raygrow.growth.meter import Meter
+from raygrow.nn import Network, OptimizerPlan, clone
+from raygrow.population import growing
 from raygrow.population.checkpoints import CheckpointStore
+from raygrow.population.growing import Growing
 from raygrow.population.plan import Campaign, Facts, Growth, Member, Plan, Probe, Training
 from raygrow.population.tasks import Report, Task
 from raygrow.population.worker import Worker
 from raygrow.strategies import FEATURES, AbstractStrategy, Mdl, Periodic, RandomStrategy
 from raygrow.strategies.features import MEASURED
+from raygrow.training import Fork, example_order, fit
 
 
-def a_worker(folder: Path, strategy: AbstractStrategy, initializer: AbstractInitializer | None = None) -> Worker:
+def a_worker(
+    folder: Path, strategy: AbstractStrategy, initializer: AbstractInitializer | None = None, statistics: int = 300
+) -> Worker:
     member = Member(
         name="m",
         strategy=strategy,
         initializer=initializer or Tiny(),
         training=Training(examples_per_round=400),
-        growth=Growth(candidates=2, units=(2, 4), statistics_examples=300),
+        growth=Growth(candidates=2, units=(2, 4), statistics_examples=statistics),
         probe=Probe(examples=400),
     )
     data = Teacher(rows=1500)
@@ -94,6 +103,47 @@ def test_an_initializer_that_adds_nothing_at_birth_is_not_predicted(tmp_path: Pa
     for row in report["candidates"]:
         assert row["predicted_gain"] is None
         assert None not in row["features"]
+
+
+def grown_dag(worker: Worker, seed: int) -> Network:
+    """Three nodes in series and beside each other, trained a little: nearly twenty sites."""
+    arch = worker.facts.start
+    for sources, targets in (("input",), ("output",)), (("h1",), ("output",)), (("input", "h1"), ("h2",)):
+        arch = AddNode(sources, targets, 3, "relu").apply(arch)
+    network = Network(arch)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / parameter.shape[-1] ** 0.5)
+    train = worker.data.train
+    order = example_order(len(train), 4000, seed)
+    return fit(Fork(network, {}), train, order, 32, worker.data.loss, OptimizerPlan("adam", 0.01)).network
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_first_look_keeps_a_site_as_good_as_the_best(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = a_worker(tmp_path, Mdl(), statistics=800)
+    network = grown_dag(worker, seed)
+
+    def propose() -> tuple[dict[tuple[str, str], float], int]:
+        meter = Meter()
+        found = Growing(worker, worker.plan.member("m"), Task("round", "m", 1, ""), clone(network), meter).propose()
+        gains = {(p.move, p.site): p.predicted_gain for p in found.proposals if p.units in (0, 2)}
+        assert None not in gains.values()
+        return {site: gain for site, gain in gains.items() if gain is not None}, meter.flops
+
+    close, cheap = propose()
+    assert propose() == (close, cheap)
+    monkeypatch.setattr(growing, "SITES_A_PROBE", 100)
+    every, dear = propose()
+    assert len(close) == 4 < 12 < len(every)
+    assert close.keys() < every.keys()
+    # What was solved before a site is asked about shows in the last bits.
+    assert close == pytest.approx({site: every[site] for site in close}, rel=1e-4)
+    assert max(close.values()) >= 0.8 * max(every.values())
+    assert cheap < 0.75 * dear
 
 
 def test_initializers_say_whether_they_whiten() -> None:
