@@ -7,7 +7,8 @@ thread and one process, the arms taking turns.
 gromo (an optional extra, ``.[bench]``) runs what its own containers do: ``compute_statistics``, ``compute_optimal_updates``
 with the previous layer's extension, its ``line_search`` over scaling factors on the extended model, ``apply_change``. *As
 shipped* it reads every training example in batches of 256 through a ``DataLoader``; on *equal examples* it is handed those of
-raygrow as one batch, already a tensor. Both sides search the amplitude on the same examples.
+raygrow as one batch, already a tensor. Its step changes existing weights too (dW*), which raygrow does apart and before: both
+figures are shown. Both sides search the amplitude on the same examples.
 
     python tests/benchmarks/growth_step.py [--widths 16 64 256 1024] [--inputs 64 784] [--repeats 9] [--out FILE]
 """
@@ -33,9 +34,11 @@ if __name__ == "__main__":
 
 from raygrow.architecture import INPUT, OUTPUT, Architecture, Edge, Node, Widen
 from raygrow.growth.initializers import Tiny
+from raygrow.growth.line_search import Searched
 from raygrow.growth.meter import Meter
-from raygrow.growth.statistics import Sample
+from raygrow.growth.statistics import Pass, Sample
 from raygrow.growth.step import Growth, grow
+from raygrow.growth.update import update_existing
 from raygrow.nn import Network, clone
 from raygrow.nn.losses import CrossEntropy
 from tests.benchmarks.harness import alternate, print_table, ratios, spread, write_json
@@ -101,6 +104,13 @@ class Case:
         generator = torch.Generator().manual_seed(7)
         move = Widen(self.node, UNITS)
         return grow(self.network, move, Tiny(), sample, self.search, CrossEntropy(), generator, Meter())
+
+    def step_after_update(self, sample: Sample) -> Growth:
+        """After the dW* step of the existing weights, as a campaign takes it; gromo's step has its own in it."""
+        network, loss, meter = clone(self.network), CrossEntropy(), Meter()
+        update_existing(Pass(network, sample, loss, meter), Searched(network, *self.search, loss, meter), meter)
+        generator = torch.Generator().manual_seed(7)
+        return grow(network, Widen(self.node, UNITS), Tiny(), sample, self.search, loss, generator, meter)
 
     def first_step(self, examples: int) -> Growth:
         """With the covariance of the input, which later steps find solved."""
@@ -179,6 +189,7 @@ def measure(inputs: int, width: int, node: str, repeats: int, with_gromo: bool) 
         "step 1024": lambda: case.step(samples[1024]),
         "step 2048": lambda: case.step(samples[2048]),
         "first 1024": lambda: case.first_step(1024),
+        "dW* and step 1024": lambda: case.step_after_update(samples[1024]),
     }
     others: dict[str, Gromo] = {}
     if with_gromo:
@@ -190,6 +201,7 @@ def measure(inputs: int, width: int, node: str, repeats: int, with_gromo: bool) 
     # Every arm computes in this one thread: its processor time is its wall time on a machine of its own.
     seconds = alternate(arms, repeats, clock=time.process_time)
     drops = {f"step {n}": case.drop(case.step(samples[n]).network) for n in samples}
+    drops["dW* and step 1024"] = case.drop(case.step_after_update(samples[1024]).network)
     drops |= {name: case.drop(other.last) for name, other in others.items()}
     return {"inputs": inputs, "width": width, "node": node, "seconds": seconds, "drops": drops}
 
@@ -202,12 +214,14 @@ def summary(cell: dict[str, Any]) -> dict[str, str]:
         "widened": cell["node"],
         "epoch ms": f"{1e3 * statistics.median(seconds['epoch']):.1f}",
     }
-    for name in ("step 1024", "step 2048", "first 1024"):
+    for name in ("step 1024", "step 2048", "first 1024", "dW* and step 1024"):
         row[f"{name} / epoch"] = spread(ratios(seconds[name], seconds["epoch"]), digits=2)
     for name in ("gromo shipped", "gromo 1024"):
         if name in seconds:
-            row[f"{name} / step 1024"] = spread(ratios(seconds[name], seconds["step 1024"]), digits=2)
+            for ours in ("step 1024", "dW* and step 1024"):
+                row[f"{name} / {ours}"] = spread(ratios(seconds[name], seconds[ours]), digits=2)
     row["loss drop 1024, 2048"] = f"{drops['step 1024']:.4f}, {drops['step 2048']:.4f}"
+    row["with dW*"] = f"{drops['dW* and step 1024']:.4f}"
     if "gromo shipped" in drops:
         row["gromo's drop shipped, 1024"] = f"{drops['gromo shipped']:.4f}, {drops['gromo 1024']:.4f}"
     return row
