@@ -108,17 +108,10 @@ class Fold:
     def half(self, which: int, first: int) -> Fold:
         """The rows before ``first``, or those from there on, as views."""
         cut = slice(0, first) if which == 0 else slice(first, None)
-        return Fold(self.arch, *self._cut(cut), {}, (self, which, first))
-
-    def beginning(self, rows: int) -> Fold:
-        """The first rows alone, a fold of its own: whitening and regressions are of these rows."""
-        return Fold(self.arch, *self._cut(slice(0, rows)), {})
-
-    def _cut(self, cut: slice) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         values, gradients, curvature = (
             {name: rows[cut] for name, rows in table.items()} for table in (self.values, self.gradients, self.curvature)
         )
-        return values, gradients, curvature
+        return Fold(self.arch, values, gradients, curvature, {}, (self, which, first))
 
 
 class Statistics:

@@ -26,7 +26,11 @@ from raygrow.training import Fork, example_order, fit
 
 
 def a_worker(
-    folder: Path, strategy: AbstractStrategy, initializer: AbstractInitializer | None = None, statistics: int = 300
+    folder: Path,
+    strategy: AbstractStrategy,
+    initializer: AbstractInitializer | None = None,
+    statistics: int = 300,
+    rows: int = 1500,
 ) -> Worker:
     member = Member(
         name="m",
@@ -36,7 +40,7 @@ def a_worker(
         growth=Growth(candidates=2, units=(2, 4), statistics_examples=statistics),
         probe=Probe(examples=400),
     )
-    data = Teacher(rows=1500)
+    data = Teacher(rows=rows)
     dataset = prepare(data, 0)
     facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), dataset.constant_loss())
     return Worker(
@@ -124,7 +128,7 @@ def grown_dag(worker: Worker, seed: int) -> Network:
 def test_a_first_look_keeps_a_site_as_good_as_the_best(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = a_worker(tmp_path, Mdl(), statistics=800)
+    worker = a_worker(tmp_path, Mdl(), statistics=2048, rows=8000)
     network = grown_dag(worker, seed)
 
     def propose() -> tuple[dict[tuple[str, str], float], int]:
