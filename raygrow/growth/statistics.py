@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raygrow.architecture import INPUT, Architecture, forward_flops
-from raygrow.growth.backpropagation import backpropagate, gradient_at_output
+from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.meter import Meter
 from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows
 from raygrow.nn import Network
@@ -155,7 +155,7 @@ class Pass:
 
     def gradients(self, nodes: Collection[str], meter: Meter) -> dict[str, Tensor]:
         """G at the pre-activations of these nodes, each [n, size]."""
-        at_output = gradient_at_output(self.trace.output, self.sample.y, self.loss)
+        at_output = self.loss.descent(self.trace.output, self.sample.y)
         found = backpropagate(self.network, self.trace, at_output, nodes, meter)
         self._watch(found.values())
         return {name: self._wide(rows) for name, rows in found.items()}
