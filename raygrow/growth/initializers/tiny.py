@@ -32,10 +32,10 @@ class Tiny(AbstractInitializer):
 
     1. left singular vectors of S^-1/2 E[b2^T G_perp] above the noise floor sqrt(p2) + sqrt(q) (growth_math 1.2, 1.6, 4b),
        each with the sign that lowers the loss more (1.3);
-    2. curved directions: eigenvectors of E[(G_perp v) z z^T] in whitened, centred z, above the noise edge. Where the new
-       unit reads what its target reads already (a node beside an edge, a wider layer under a skip), E[b2^T G_perp] is 0 by
-       construction and the linearised theory sees nothing; the first term that a unit can still follow is quadratic.
-       The matrix is Li's principal Hessian direction (JASA 1992) of the projected residual;
+    2. where none stands above it, curved directions: eigenvectors of E[(G_perp v) z z^T] in whitened, centred z, above the
+       noise edge. Where the new unit reads what its target reads already (a node beside an edge, a wider layer under a
+       skip), E[b2^T G_perp] is 0 by construction and the linearised theory sees nothing; the first term that a unit can
+       still follow is quadratic. The matrix is Li's principal Hessian direction (JASA 1992) of the projected residual;
     3. linear directions below the floor, which are no worse than random ones, unless E[b2^T G_perp] is next to nothing;
     4. random whitened directions.
 
@@ -80,11 +80,10 @@ class Tiny(AbstractInitializer):
         assert site.activation is not None
         rows = residuals.fold.reads(site.sources)
         alpha, faint = _linear_directions(residuals, site, most, generator, meter)
-        if self.curved and len(alpha) < most and rows.p > 1 and worth_searching(rows.p - 1, rows.n):
-            wanted = most - len(alpha)
-            outputs = residuals.strongest(site.targets, min(wanted, CURVED_OUTPUTS), generator)
-            curved = curved_directions(rows.whitened(meter), *outputs, wanted, generator, meter)
-            alpha = torch.cat([alpha, _kinked(rows.reading(curved, meter), site.activation)])[:most]
+        if self.curved and len(alpha) == 0 and rows.p > 1 and worth_searching(rows.p - 1, rows.n):
+            outputs = residuals.strongest(site.targets, min(most, CURVED_OUTPUTS), generator)
+            curved = curved_directions(rows.whitened(meter), *outputs, most, generator, meter)
+            alpha = _kinked(rows.reading(curved, meter), site.activation)[:most]
         alpha = torch.cat([alpha, faint])[:most]
         if len(alpha) < most:
             rank = rows.whitened(meter).shape[1]
