@@ -7,11 +7,16 @@ from raygrow.architecture import Architecture, forward_flops, legal_moves, param
 from raygrow.config import resolved, to_yaml
 from raygrow.population.plan import Member, examples_of, kind_of
 
-SECONDS_PER_STEP = 7e-4
-"""Of a training step of a tiny network on one core; bound by overhead, so nearly the same for all."""
+SECONDS_PER_STEP = 5e-5
+"""Of a packed training step on one core; bound by overhead, so nearly the same for all tiny networks."""
 
-SECONDS_PER_SITE = 0.03
-STARTUP_SECONDS = 15.0
+SECONDS_PER_NETWORK = 2e-5
+"""That each network of the pack adds to a step."""
+
+SECONDS_PER_GROWTH = 0.1
+"""Of the statistics and solves of a member's round."""
+
+STARTUP_SECONDS = 8.0
 
 
 def describe_campaign(ready: Prepared) -> str:
@@ -65,23 +70,23 @@ def _describe_member(ready: Prepared, member: Member, start: Architecture) -> li
 
 def _estimates(ready: Prepared, start: Architecture) -> list[str]:
     plan, facts, data = ready.plan, ready.facts, ready.dataset
-    steps = 0.0
+    seconds = 0.0
     examples = 0.0
     for member in plan.members:
         forks = member.growth.candidates + 1
-        each = examples_of(member.training.examples_per_round, facts.train_rows)
-        each += forks * examples_of(member.probe.examples, facts.train_rows)
-        final = examples_of(member.training.final_examples, facts.train_rows)
-        total = plan.campaign.rounds * each + final
-        steps += total / member.training.batch_size
-        examples += total
+        alone = plan.campaign.rounds * examples_of(member.training.examples_per_round, facts.train_rows)
+        alone += examples_of(member.training.final_examples, facts.train_rows)
+        probed = plan.campaign.rounds * examples_of(member.probe.examples, facts.train_rows)
+        examples += alone + forks * probed
+        for lesson, networks in ((alone, 1), (probed, forks)):
+            seconds += lesson / member.training.batch_size * (SECONDS_PER_STEP + networks * SECONDS_PER_NETWORK)
+        seconds += plan.campaign.rounds * SECONDS_PER_GROWTH
     workers = 1
     if plan.pool.kind == "ray":
         import os
 
         workers = min(plan.pool.actors or len(plan.members), os.cpu_count() or 1)
-    sites = plan.campaign.rounds * len(plan.members) * 10
-    seconds = STARTUP_SECONDS + (steps * SECONDS_PER_STEP + sites * SECONDS_PER_SITE) / workers
+    seconds = STARTUP_SECONDS + seconds / workers
     split_bytes = sum(
         getattr(data, name).x.nbytes + getattr(data, name).y.nbytes
         for name in ("train", "search", "validation", "test")

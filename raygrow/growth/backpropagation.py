@@ -10,16 +10,7 @@ from torch import Tensor
 from raygrow.architecture import OUTPUT
 from raygrow.growth.meter import Meter
 from raygrow.nn import Network, Trace
-from raygrow.nn.activations import FUNCTIONS
-from raygrow.nn.losses import AbstractLoss
-
-
-def gradient_at_output(output: Tensor, y: Tensor, loss: AbstractLoss) -> Tensor:
-    """-dloss/doutput of every example, [n, outputs]."""
-    leaf = output.detach().requires_grad_()
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(loss.per_example(leaf, y).sum(), [leaf])
-    return -gradient
+from raygrow.nn.kernels import KERNELS
 
 
 @torch.no_grad()
@@ -40,14 +31,6 @@ def backpropagate(
             part = meter.mm(found[child], network.weights[f"{name}>{child}"])
             total = part if total is None else total + part
         assert total is not None
-        found[name] = _through(arch.by_name[name].activation, trace.preactivations[name], total)
+        KERNELS[arch.by_name[name].activation].backward(total, trace.preactivations[name], trace.values[name])
+        found[name] = total
     return {name: found[name] for name in nodes}
-
-
-def _through(activation: str, preactivation: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient times the slope of the activation."""
-    leaf = preactivation.detach().requires_grad_()
-    with torch.enable_grad():
-        # As the gradient of a scalar: handing autograd an output gradient makes it import a symbolic algebra system.
-        (pulled,) = torch.autograd.grad((FUNCTIONS[activation](leaf) * gradient).sum(), [leaf])
-    return pulled

@@ -24,6 +24,9 @@ SUBSPACE_STEPS = 2
 SPARE = 8
 """Columns of such a block beyond those wanted."""
 
+FORMED = 128
+"""Up to this many outputs G_perp and the matrix of an eigenproblem are formed; beyond, a block goes through the projection."""
+
 
 class Residuals:
     """G_perp of every node that is asked about; nothing is computed twice, and nothing that is not asked for.
@@ -86,14 +89,16 @@ class Residuals:
     def strongest(self, targets: Sequence[str], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rms of G_perp along the output directions in which it is largest, [m], and G_perp along them, [n, m]."""
         q = sum(self._sizes(targets))
-        if whole_is_cheap(q, count):
+        if q <= FORMED:
             perp = self.perp(targets)
-            found = eigenpairs(self._meter.mm(perp.T, perp) / len(perp), count, self._meter)
+            found = eigenpairs(self._meter.mm(perp.T, perp) / len(perp), count, generator, self._meter)
         else:
 
             def power(block: Tensor) -> Tensor:
-                return self.back(self.along(block, targets), targets)
+                along = self.along(block, targets)
+                return torch.cat([self._meter.mm(self.fold.gradients[t].T, along) for t in targets]) / len(along)
 
+            # A projection applied twice is applied once.
             found = leading_eigenpairs(power, q, count, self.fold.gradients[targets[0]], generator, self._meter)
         return found[0].clamp_min(0).sqrt(), self.along(found[1], targets)
 
@@ -136,7 +141,8 @@ def leading(
     """The ``count`` largest triples at a site, or as many as there are.
 
     S^-1/2 N and L^-1 N with S = L L^T have the same singular values and right vectors: the eigenpairs of N^T S^-1 N, [q, q].
-    Where q is large neither that matrix nor G_perp is formed: a block of directions goes through both.
+    Where q is large that matrix is not formed, and where p2 is large too neither are N and G_perp: a block of directions goes
+    through them.
     """
     rows = residuals.fold.reads(sources)
     # Whitening sees no labels, so that halves may share it.
@@ -157,30 +163,41 @@ def leading(
             return along - factor.ridge * meter.apply_inverse(factor, along)
         return meter.mm(rows.matrix, read(along))
 
-    if not whole_is_cheap(q, count):
+    if q > FORMED and (metric.dual or rows.p > FORMED):
 
         def power(block: Tensor) -> Tensor:
             return residuals.back(smooth(residuals.along(block, targets)), targets)
 
         values, right = leading_eigenpairs(power, q, count, rows.matrix, generator, meter)
         return Leading(values.clamp_min(0).sqrt(), right, read(residuals.along(right, targets)))
-    perp = residuals.perp(targets)
     if metric.dual:
-        values, right = eigenpairs(meter.mm(perp.T, smooth(perp)) / n, count, meter)
+        perp = residuals.perp(targets)
+        values, right = eigenpairs(meter.mm(perp.T, smooth(perp)) / n, count, generator, meter)
         return Leading(values.clamp_min(0).sqrt(), right, read(meter.mm(perp, right)))
-    cross = meter.mm(rows.matrix.T, perp) / n
-    solved = meter.apply_inverse(factor, cross)
-    values, right = eigenpairs(meter.mm(cross.T, solved), count, meter)
-    return Leading(values.clamp_min(0).sqrt(), right, meter.mm(solved, right))
+    cross = torch.cat([residuals.cross(rows.matrix, target) for target in targets], 1)
+
+    def whitened(block: Tensor) -> Tensor:
+        return meter.apply_inverse(factor, meter.mm(cross, block))
+
+    if q > FORMED:
+        values, right = leading_eigenpairs(
+            lambda block: meter.mm(cross.T, whitened(block)), q, count, rows.matrix, generator, meter
+        )
+    else:
+        matrix = meter.mm(cross.T, meter.apply_inverse(factor, cross))
+        values, right = eigenpairs(matrix, count, generator, meter)
+    return Leading(values.clamp_min(0).sqrt(), right, whitened(right))
 
 
-def whole_is_cheap(q: int, count: int) -> bool:
-    """Whether to solve an eigenproblem of q columns whole, for this many leading pairs."""
-    return q <= 2 * (count + SPARE)
+def eigenpairs(matrix: Tensor, count: int, generator: torch.Generator, meter: Meter) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalues, descending, and their eigenvectors as columns, of a symmetric matrix."""
+    size = len(matrix)
+    if size > 2 * (count + SPARE):
+        return leading_eigenpairs(lambda block: meter.mm(matrix, block), size, count, matrix, generator, meter)
+    return _dense_eigenpairs(matrix, count, meter)
 
 
-def eigenpairs(matrix: Tensor, count: int, meter: Meter) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalues, descending, and their eigenvectors as columns."""
+def _dense_eigenpairs(matrix: Tensor, count: int, meter: Meter) -> tuple[Tensor, Tensor]:
     values, vectors = meter.eigh((matrix + matrix.T) / 2)
     return values.flip(0)[:count], vectors.flip(1)[:, :count]
 
@@ -188,12 +205,12 @@ def eigenpairs(matrix: Tensor, count: int, meter: Meter) -> tuple[Tensor, Tensor
 def leading_eigenpairs(
     power: Callable[[Tensor], Tensor], size: int, count: int, like: Tensor, generator: torch.Generator, meter: Meter
 ) -> tuple[Tensor, Tensor]:
-    """The same of a symmetric matrix that is known by its products with blocks of columns, [size, size].
+    """The same of a matrix that is known by its products with blocks of columns.
 
     Block power iteration with a Rayleigh-Ritz step (Halko, Martinsson and Tropp, SIAM Review 2011, section 4.5).
     """
     block = meter.basis(torch.randn(size, count + SPARE, generator=generator, dtype=torch.float64).to(like))
     for _ in range(SUBSPACE_STEPS):
         block = meter.basis(power(block))
-    values, inner = eigenpairs(meter.mm(block.T, power(block)), count, meter)
+    values, inner = _dense_eigenpairs(meter.mm(block.T, power(block)), count, meter)
     return values, meter.mm(block, inner)

@@ -12,8 +12,20 @@ from raygrow.growth.meter import Meter
 CURVED_OUTPUTS = 16
 """At most this many output directions are searched for curvature."""
 
-SPARE = 4
+SPARE = 2
 """Columns of a block of trial directions beyond those wanted of each output."""
+
+WHOLE_RANK = 40
+"""Up to this rank the matrices themselves are cheaper than the products of block iteration."""
+
+
+def worth_searching(rank: int, n: int) -> bool:
+    """Whether a curved direction could stand out from noise.
+
+    No eigenvalue exceeds sqrt(2) sd(G_perp v), by Cauchy-Schwarz for Gaussian z. With 4 rows a rank the noise edge is at
+    sd(G_perp v): a direction would have to explain half of the residual by itself.
+    """
+    return 4 * rank < n
 
 
 def curved_directions(
@@ -37,8 +49,7 @@ def curved_directions(
         return z.new_zeros(rank, 0)
     outputs = outputs - outputs.mean(0)
     block = 2 * math.ceil(wanted / len(spread)) + SPARE
-    # Products a row and output: rank (rank + 1) against 8 rank block, and eigenproblems of rank against those of block.
-    if rank <= 4 * block:
+    if rank <= max(WHOLE_RANK, block):
         curvature, directions = meter.eigh(_hessians(z, outputs, meter))
     else:
         start = torch.randn(rank, block, generator=generator, dtype=torch.float64).to(z)

@@ -73,15 +73,22 @@ def predict(
     sizes: Sequence[int],
     generator: torch.Generator,
     meter: Meter,
+    *,
+    both_ways: bool = True,
 ) -> dict[int, Prediction | None]:
     """Cross-fitted prediction of a site's moves by size; None where the new weights add nothing at birth.
 
     Each half draws on from where the other stopped: with the same random directions in both, their refits would be one linear
     map and the halves' means nearly one number.
+
+    Args:
+        both_ways: each half learns and is measured on the other; else the first learns and the second measures, for half
+            the price.
     """
     slopes: dict[int, list[Tensor]] = {k: [] for k in sizes}
     curvatures: dict[int, list[Tensor]] = {k: [] for k in sizes}
-    for learned, measured in ((halves[0], halves[1].fold), (halves[1], halves[0].fold)):
+    ways = ((halves[0], halves[1].fold), (halves[1], halves[0].fold))
+    for learned, measured in ways if both_ways else ways[:1]:
         extensions = initializer.extend(learned, site, sizes, generator, meter)
         hidden: Tensor | None = None
         if site.activation is not None:

@@ -7,6 +7,7 @@ here is in terms of rows, whatever they are: values of a layer, or patches of an
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -64,6 +65,11 @@ class Rows:
             one, two = (Rows(self.matrix[cut], (self, cut)) for cut in cuts)
             self.halves = (one, two)
         return self.halves
+
+    @cached_property
+    def varying(self) -> int:
+        """Columns that are not 0 in every row."""
+        return int((self.matrix.abs().amax(0) > 0).sum())
 
     def gram(self, meter: Meter) -> Tensor:
         """E[b b^T], [p, p]; in the dual b b^T / n, [n, n]. Sums in float64 where p is small enough for it to matter."""

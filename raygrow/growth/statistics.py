@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from raygrow.architecture import INPUT, Architecture, forward_flops
-from raygrow.growth.backpropagation import backpropagate, gradient_at_output
+from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.meter import Meter
 from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows
 from raygrow.nn import Network
@@ -39,6 +39,7 @@ class Sample:
         self.x = torch.cat([x[0::2], x[1::2]])
         self.y = torch.cat([y[0::2], y[1::2]])
         self.first = (len(x) + 1) // 2
+        self.peak = float(self.x.abs().amax())
         self.rows = Rows(_with_constant([self.x]))
         self.rows.split(self.first)
 
@@ -107,17 +108,10 @@ class Fold:
     def half(self, which: int, first: int) -> Fold:
         """The rows before ``first``, or those from there on, as views."""
         cut = slice(0, first) if which == 0 else slice(first, None)
-        return Fold(self.arch, *self._cut(cut), {}, (self, which, first))
-
-    def beginning(self, rows: int) -> Fold:
-        """The first rows alone, a fold of its own: whitening and regressions are of these rows."""
-        return Fold(self.arch, *self._cut(slice(0, rows)), {})
-
-    def _cut(self, cut: slice) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         values, gradients, curvature = (
             {name: rows[cut] for name, rows in table.items()} for table in (self.values, self.gradients, self.curvature)
         )
-        return values, gradients, curvature
+        return Fold(self.arch, values, gradients, curvature, {}, (self, which, first))
 
 
 class Statistics:
@@ -149,7 +143,8 @@ class Pass:
         meter.products += len(sample) * forward_flops(network.arch)
         self._large = False
         self._rows: dict[tuple[str, ...], Rows] = {(INPUT,): sample.rows}
-        self._watch(self.trace.values.values())
+        self._check(sample.peak)
+        self._watch(rows for name, rows in self.trace.values.items() if name != INPUT)
 
     def rows(self, sources: Sequence[str]) -> Rows:
         """What a unit with these sources reads, as the network is now."""
@@ -160,7 +155,7 @@ class Pass:
 
     def gradients(self, nodes: Collection[str], meter: Meter) -> dict[str, Tensor]:
         """G at the pre-activations of these nodes, each [n, size]."""
-        at_output = gradient_at_output(self.trace.output, self.sample.y, self.loss)
+        at_output = self.loss.descent(self.trace.output, self.sample.y)
         found = backpropagate(self.network, self.trace, at_output, nodes, meter)
         self._watch(found.values())
         return {name: self._wide(rows) for name, rows in found.items()}
@@ -191,10 +186,12 @@ class Pass:
         return Statistics(Fold(self.network.arch, values, gradients, bends, self._rows), self.sample.first)
 
     def _watch(self, tensors: Iterable[Tensor]) -> None:
-        peak = torch.stack([rows.abs().amax() for rows in tensors]).amax()
-        if not float(peak) < math.inf:
+        self._check(float(torch.stack([rows.abs().amax() for rows in tensors]).amax()))
+
+    def _check(self, peak: float) -> None:
+        if not peak < math.inf:
             raise FloatingPointError("values or gradients of the statistics examples are not finite")
-        if float(peak) > LARGEST_SINGLE and not self._large:
+        if peak > LARGEST_SINGLE and not self._large:
             self._large = True
             self._rows = {}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from raygrow.architecture import AbstractMove, AddEdge, AddNode, Architecture, Hold, Widen
+from raygrow.architecture import OUTPUT, AbstractMove, AddEdge, AddNode, Architecture, Hold, Widen
 from raygrow.errors import MoveError
 from raygrow.nn.network import Network, bias_name, weight_name
 
@@ -47,12 +47,13 @@ def graft(network: Network, move: AbstractMove, extension: Extension) -> Network
     Raises:
         MoveError: the move is illegal or the extension does not fit it.
     """
-    arch = network.arch
-    grown = Network(move.apply(arch), dtype=next(network.parameters()).dtype)
-    grown.to(next(network.parameters()).device)
-    new = grown.state_dict()
-    for name, old in network.state_dict().items():
-        new[name][tuple(slice(0, size) for size in old.shape)] = old
+    arch, like = network.arch, network.biases[OUTPUT]
+    grown = Network(move.apply(arch), dtype=like.dtype)
+    if like.device.type != "cpu":
+        grown.to(like.device)
+    new = {name: parameter.data for name, parameter in grown.named_parameters()}
+    for name, old in network.named_parameters():
+        new[name][tuple(slice(0, size) for size in old.shape)] = old.data
     for name, block, value in _blocks(arch, move, extension):
         if new[name][block].shape != value.shape:
             raise MoveError(

@@ -21,13 +21,19 @@ import torch
 VERSIONS_OF = ("torch", "numpy", "scikit-learn", "ray", "mlflow", "gromo")
 
 
-def alternate(arms: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
+def alternate(
+    arms: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of every call, the arms taking turns, so that a slow moment of the machine falls on all of them.
 
     Args:
         arms: what to time, by name.
         repeats: timed calls of each arm.
         warm_up: calls of each arm before those, not timed.
+        clock: of wall time; ``time.process_time`` where all arms compute in one thread and other work shares the machine.
     """
     for _ in range(warm_up):
         for work in arms.values():
@@ -35,9 +41,9 @@ def alternate(arms: Mapping[str, Callable[[], object]], repeats: int, warm_up: i
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(repeats):
         for name, work in arms.items():
-            begun = time.perf_counter()
+            begun = clock()
             work()
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(clock() - begun)
     return seconds
 
 

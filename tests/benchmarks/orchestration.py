@@ -238,9 +238,10 @@ def watch(config: Mapping[str, Any]) -> Watched:
 
 
 def examples_for(seconds: float) -> int:
-    """Examples a round that keep one member busy for so long, in whole batches of the default size."""
-    tried = 4096
-    took = watch({**a_campaign(EVEN[:1], 2, tried), "pool": {"kind": "serial"}}).rounds[-1]
+    """Examples a round that keep a processor busy for so long with one member, in whole batches of the default size."""
+    tried = 32768
+    before, after = watch({**a_campaign(EVEN[:1], 2, tried), "pool": {"kind": "serial"}}).driver[-2:]
+    took = after - before
     return 32 * max(round(tried * seconds / took / 32), 1)
 
 
@@ -406,7 +407,7 @@ def measure(small: bool) -> dict[str, Any]:
     # One Ray for the rest: its start has been measured.
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
-        second = examples_for(1.0)
+        second = examples_for(1.0 if small else 1.5)
         found["work"] = measure_work(4 if small else 25, second)
         found["overhead"] = measure_overhead(3, 1 if small else 4, second // 4)
         found["memory"] = measure_memory(2 if small else 6)

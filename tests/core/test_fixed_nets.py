@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from raygrow.data import Split
 from raygrow.training import Examples, example_order
 from tests.benchmarks.fixed import FixedNet, examples, layered
+from tests.core.alone import counter
 
 
 def rows(n: int = 96) -> Examples:
@@ -46,12 +46,12 @@ def test_trains_as_torchs_own_modules_and_optimiser_do() -> None:
 
 def test_counts_the_flops_that_torch_counts() -> None:
     net, validation = built([6, 3]), rows(40)
-    with FlopCounterMode(display=False) as counter:
+    with counter() as counted:
         net.advance(96)
         net.score(validation)
-    assert net.flops == counter.get_total_flops()
+    assert net.flops == counted.get_total_flops()
     net.score(validation, counted=False)
-    assert net.flops == counter.get_total_flops()
+    assert net.flops == counted.get_total_flops()
 
 
 def test_an_epoch_at_a_time_is_the_same_as_all_at_once() -> None:

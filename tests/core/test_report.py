@@ -104,7 +104,7 @@ def grow(
             "members": [{"name": kind, "strategy": {"kind": kind}} for kind in ("rl", "mdl", "periodic")],
             "training": {"examples_per_round": 1000, "final_examples": 1000},
             "probe": {"examples": 500, "blocks": 4},
-            "growth": {"units": list(units), "statistics_examples": 256},
+            "growth": {"units": list(units), "statistics_examples": 512},
             "checkpoints": {"keep": keep},
         }
     )
@@ -274,11 +274,12 @@ def test_what_is_undefined_is_null(digits: Grown) -> None:
     rows[0].update(gain=None, gain_stderr=None, statistic=None, predicted_gain=None, candidate_loss=None)
     rows[1].update(added_flops=0)
     rows[2].update(gain=float("nan"), threshold=float("inf"))
-    found = {row["arch"] + row["member"]: row for row in moves_table(events).to_pylist()}
+    # One architecture may be probed in several rounds.
+    found = {(row["member"], row["round"], row["arch"]): row for row in moves_table(events).to_pylist()}
     first, second, third = (
-        next(row for key, row in found.items() if key.startswith(changed["arch_id"]) and key.endswith(name))
+        found[member, int(round_), changed["arch_id"]]
         for changed in rows[:3]
-        for name in [changed["id"].split("/")[0]]
+        for member, round_ in [changed["id"].split("/")[:2]]
     )
     assert first["gain"] is first["gain_per_flop"] is first["statistic"] is first["predicted_gain"] is None
     assert second["gain_per_flop"] is None

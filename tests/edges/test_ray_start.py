@@ -52,7 +52,8 @@ def test_one_private_ray_at_a_time_and_none_left() -> None:
 
 def test_a_refusal_comes_while_ray_is_coming_up_and_is_one_line(tmp_path: Path) -> None:
     config = tmp_path / "plan.yaml"
-    config.write_text(yaml.safe_dump({**SMALL, "data": {"kind": "csv", "path": "absent.csv"}, "pool": {"kind": "ray"}}))
+    data = {"kind": "csv", "path": "absent.csv", "label": "y"}
+    config.write_text(yaml.safe_dump({**SMALL, "data": data, "pool": {"kind": "ray"}}))
     done = run_to_end("run", config, "--out", tmp_path / "run")
     assert (done.returncode, done.stdout) == (2, "")
     assert "absent.csv: no such file" in done.stderr

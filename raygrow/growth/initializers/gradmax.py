@@ -9,7 +9,7 @@ from typing import Literal, final
 import torch
 
 from raygrow.architecture import ACTIVATIONS, AddEdge, AddNode, Site, Widen
-from raygrow.growth.bottleneck import Residuals, eigenpairs, leading_eigenpairs, whole_is_cheap
+from raygrow.growth.bottleneck import FORMED, Residuals, eigenpairs, leading_eigenpairs
 from raygrow.growth.initializers.base import AbstractInitializer, prefixes, split_fan_in, width_of
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
@@ -54,12 +54,14 @@ class GradMax(AbstractInitializer):
         m2 = meter.mm(rows.T, g) / len(g)
         most = max(sizes)
         q = m2.shape[1]
-        if whole_is_cheap(q, most):
-            _, right = eigenpairs(meter.mm(m2.T, m2), min(most, p, q), meter)
+
+        def power(block: torch.Tensor) -> torch.Tensor:
+            return meter.mm(m2.T, meter.mm(m2, block))
+
+        if q <= FORMED:
+            _, right = eigenpairs(meter.mm(m2.T, m2), min(most, p, q), generator, meter)
         else:
-            _, right = leading_eigenpairs(
-                lambda block: meter.mm(m2.T, meter.mm(m2, block)), q, min(most, p), m2, generator, meter
-            )
+            _, right = leading_eigenpairs(power, q, min(most, p), m2, generator, meter)
         # Beyond the rank of E[b2 G^T] there is no direction left to prefer: unit vectors at random keep units distinct.
         extra = torch.randn(q, most - right.shape[1], generator=generator, dtype=torch.float64).to(m2)
         omega = self.scale * torch.cat([right, extra / extra.norm(dim=0)], 1)

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from raygrow.architecture import ACTIVATIONS, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals, leading
-from raygrow.growth.curvature import CURVED_OUTPUTS, curved_directions
+from raygrow.growth.curvature import CURVED_OUTPUTS, curved_directions, worth_searching
 from raygrow.growth.initializers.base import AbstractInitializer, split_fan_in
 from raygrow.growth.meter import Meter
 from raygrow.growth.rows import REFIT_RIDGE, ridge_for
 from raygrow.nn import Extension
 from raygrow.nn.activations import FUNCTIONS
+
+FAINT = 0.5
+"""A direction of less than this share of what pure noise reaches was projected out: what is left of it says nothing."""
 
 
 @final
@@ -33,7 +36,8 @@ class Tiny(AbstractInitializer):
        unit reads what its target reads already (a node beside an edge, a wider layer under a skip), E[b2^T G_perp] is 0 by
        construction and the linearised theory sees nothing; the first term that a unit can still follow is quadratic.
        The matrix is Li's principal Hessian direction (JASA 1992) of the projected residual;
-    3. random whitened directions.
+    3. linear directions below the floor, which are no worse than random ones, unless E[b2^T G_perp] is next to nothing;
+    4. random whitened directions.
 
     Fan-in is scaled to unit-rms pre-activations; fan-out is the omega block of the ridge refit of G_perp on [b1, h] (1.4);
     its amplitude comes from the line search. A new edge gets the same refit with h the values it reads (2.2).
@@ -75,12 +79,13 @@ class Tiny(AbstractInitializer):
         """Fan-in rows, best first, the bias last; [most, p2]."""
         assert site.activation is not None
         rows = residuals.fold.reads(site.sources)
-        alpha = _linear_directions(residuals, site, most, generator, meter)
-        if self.curved and len(alpha) < most and rows.p > 1:
+        alpha, faint = _linear_directions(residuals, site, most, generator, meter)
+        if self.curved and len(alpha) < most and rows.p > 1 and worth_searching(rows.p - 1, rows.n):
             wanted = most - len(alpha)
             outputs = residuals.strongest(site.targets, min(wanted, CURVED_OUTPUTS), generator)
             curved = curved_directions(rows.whitened(meter), *outputs, wanted, generator, meter)
             alpha = torch.cat([alpha, _kinked(rows.reading(curved, meter), site.activation)])[:most]
+        alpha = torch.cat([alpha, faint])[:most]
         if len(alpha) < most:
             rank = rows.whitened(meter).shape[1]
             draw = torch.randn(rank, most - len(alpha), generator=generator, dtype=torch.float64)
@@ -91,18 +96,22 @@ class Tiny(AbstractInitializer):
         return alpha
 
 
-def _linear_directions(residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter) -> Tensor:
-    """Directions of the linearised theory above the noise floor, [m, p2], m at most ``most`` (growth_math 1.2)."""
+def _linear_directions(
+    residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter
+) -> tuple[Tensor, Tensor]:
+    """Directions of the linearised theory above the noise floor (growth_math 1.2), and faint ones below it; [m, p2] each."""
     rows = residuals.fold.reads(site.sources)
     found = leading(residuals, site.sources, site.targets, most, generator, meter)
     # Without signal sqrt(n) S^-1/2 N v is p2 entries whose variance is that of G_perp v, and the best v makes use of chance in
     # every output: Chevet's bound on the largest singular value, sqrt(p2) + sqrt(q) where the outputs are alike.
-    spread = residuals.along(found.right, site.targets).square().mean(0).sqrt()
+    noise = residuals.along(found.right, site.targets).square().mean(0).sqrt() * math.sqrt(min(rows.varying, rows.n))
     total = sum(float(residuals.fold.gradients[target].square().sum()) for target in site.targets) / rows.n
-    varying = int((rows.matrix.abs().amax(0) > 0).sum())
-    floor = math.sqrt(min(varying, rows.n)) * spread + math.sqrt(total)
-    keep = (math.sqrt(rows.n) * found.values > floor) & (found.values > 0)
-    return found.read[:, keep].T
+    size = math.sqrt(rows.n) * found.values
+    clear = (size > noise + math.sqrt(total)) & (size > 0)
+    faint = ~clear & (size > FAINT * noise) & (size > 0)
+    # All of them together would be a linear map learned from noise, the same from either half of the examples.
+    faint[min(rows.p, len(found.right)) // 2 :] = False
+    return found.read[:, clear].T, found.read[:, faint].T
 
 
 def _kinked(alpha: Tensor, activation: str) -> Tensor:
