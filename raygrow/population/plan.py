@@ -85,14 +85,17 @@ class Training(Section):
     """Learning rate, constant while growing; above 0."""
     batch_size: int = 32
     """Examples a step, at least 1."""
-    examples_per_round: Length = 4000
+    examples_per_round: Length = "0.5 epochs"
     """Training examples of each member before each probe, 0 or more; also epochs, "1 epoch"."""
-    final_examples: Length = 30000
+    final_examples: Length = "15 epochs"
     """Training examples of the final anneal by half a cosine, 0 or more; also epochs."""
+    final_lr: float | None = None
+    """Learning rate the final anneal begins at, above 0; null: ``lr``."""
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(f"`lr > 0` must hold, but got {self.lr}")
+        for name, rate in (("lr", self.lr), ("final_lr", self.final_lr)):
+            if rate is not None and not (rate > 0 and math.isfinite(rate)):
+                raise ValueError(f"`{name} > 0` must hold, but got {rate}")
         check_least(1, batch_size=self.batch_size)
         _check_length("examples_per_round", self.examples_per_round, 0)
         _check_length("final_examples", self.final_examples, 0)
@@ -104,15 +107,15 @@ class Growth(Section):
 
     moves: tuple[str, ...] = tuple(move.kind for move in GROWING_MOVES)
     """Kinds of move: widen, add_node, add_edge."""
-    units: tuple[int, ...] = (1, 2, 4, 8, 16)
+    units: tuple[int, ...] = (16, 32, 64, 128)
     """Sizes on offer, in units, each at least 1."""
     candidates: int = 2
     """Most candidates a member probes in a round, at least 1."""
-    statistics_examples: int = 2048
+    statistics_examples: int = 512
     """Training examples the statistics are taken on, at least 4; all of train where it has fewer."""
     price: float | None = None
     """Loss per added FLOP that a move must beat, 0 or more; null: 0.05 x loss of the best constant / FLOP budget."""
-    patience: int = 3
+    patience: int = 2
     """Rounds without an adopted move after which a member grows no more, at least 1. One whose probes all lie more than two
     standard errors below their price counts twice, one whose worthy moves were outbid not at all."""
 
@@ -134,7 +137,7 @@ class Growth(Section):
 class Probe(Section):
     """How long candidates are tried beside their control."""
 
-    examples: Length = 4000
+    examples: Length = "0.5 epochs"
     """Training examples of each fork, at least 1; also epochs."""
     blocks: int = 8
     """Segments of a probe and blocks of validation (the steps of mdl's code), at least 1."""

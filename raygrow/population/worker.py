@@ -123,7 +123,7 @@ class Worker:
         count = examples_of(training.final_examples, len(self.data.train))
         order = example_order(len(self.data.train), count, self.seed("final", member))
         fork = Fork(checkpoint.network, checkpoint.optimizer)
-        plan = OptimizerPlan(training.optimizer, training.lr)
+        plan = OptimizerPlan(training.optimizer, training.final_lr or training.lr)
         lesson = Lesson([fork], self.data.train, [order], training.batch_size, self.data.loss, plan, anneal=True)
         (learned,) = yield lesson
         diverged = not all_finite(learned.network)

@@ -1,8 +1,9 @@
 """How the frugal defaults were chosen: ``configs/tabular.yaml`` and changes of it, one at a time, on validation alone.
 
 Every setting of ``defaults.yaml`` runs on the sets of ``frugality.py`` with seeds 100 and on, which the final comparison does
-not use; the search that growth is measured against runs beside them. No figure here is of a test split. Run as a program it
-writes every cell to JSON as it goes and, started again, goes on.
+not use; the search that growth is measured against runs beside them. No figure here is of a test split.
+``python -m tests.benchmarks.defaults``, from the root of the repository, writes every cell to JSON as it goes and, started
+again, goes on.
 """
 
 from __future__ import annotations
@@ -10,15 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-# As a program this file is not part of the package that it imports from.
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
 import yaml
@@ -70,7 +67,7 @@ def searched(name: str, seed: int) -> dict[str, Any]:
 def table(
     cells: Mapping[str, Mapping[str, Any]], names: Sequence[str], sets: Sequence[str], seeds: Sequence[int]
 ) -> list[dict[str, object]]:
-    """One row a setting: differences from the search on the same set and seed, then its share of the search's FLOPs."""
+    """One row a setting: its score less the search's, mean +- sd over seeds, then medians of the ratios to it."""
     return [{"setting": setting, **{name: _against(cells, setting, name, seeds) for name in sets}} for setting in names]
 
 
@@ -83,8 +80,8 @@ def _against(cells: Mapping[str, Mapping[str, Any]], setting: str, name: str, se
     if not pairs:
         return "no search to compare with"
 
-    def share(figure: str, of: str = "train_flops") -> float:
-        return statistics.mean(cell[figure] / other[of] for cell, other in pairs)
+    def share(figure: str) -> float:
+        return statistics.median(cell[figure] / other["train_flops"] for cell, other in pairs)
 
     gaps = [cell["score"] - other["score"] for cell, other in pairs]
     deviation = f" +- {statistics.stdev(gaps):.4f}" if len(gaps) > 1 else ""

@@ -2,8 +2,9 @@
 
 For every data set and seed: (a) ASHA through Ray Tune (``asha.yaml``), (b) a campaign of ``configs/tabular.yaml`` with that
 data, (c) one fixed net of the grown one's FLOPs, next whole unit up, trained once on as many examples as the grown
-lineage, annealed throughout, (d) the linear model likewise. The seed is the campaign's and the split's, so all see the same
-test rows. Run as a program it writes every cell to JSON as it goes and, started again, goes on.
+lineage, annealed throughout from the rate of the campaign's own anneal, (d) the linear model likewise. The seed is the
+campaign's and the split's, so all see the same test rows. ``python -m tests.benchmarks.frugality``, from the root of the
+repository, writes every cell to JSON as it goes and, started again, goes on.
 """
 
 from __future__ import annotations
@@ -14,15 +15,11 @@ import math
 import os
 import secrets
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-# As a program this file is not part of the package that it imports from.
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import pytest
 import torch
@@ -34,7 +31,7 @@ from raygrow.architecture import forward_flops
 from raygrow.config import load_plan
 from raygrow.population.plan import examples_of
 from tests.benchmarks.fixed import FixedNet, all_training_rows, examples, layered
-from tests.benchmarks.harness import print_table, write_json
+from tests.benchmarks.harness import print_table, ratios, spread, write_json
 
 TABULAR = Path(__file__).parents[2] / "configs" / "tabular.yaml"
 SEARCH = Path(__file__).with_name("asha.yaml")
@@ -85,12 +82,14 @@ def lineage_examples(config: Mapping[str, Any], ready: Prepared, member: Mapping
     return rounds * each + examples_of(own.training.final_examples, rows)
 
 
-def annealed(ready: Prepared, hidden: Sequence[int], count: int, batch_size: int, seed: int) -> dict[str, Any]:
+def annealed(
+    ready: Prepared, hidden: Sequence[int], count: int, lr: float, batch_size: int, seed: int
+) -> dict[str, Any]:
     """A fixed net trained once on ``count`` examples: its test score, FLOPs and seconds."""
     data = ready.dataset
     begun = time.perf_counter()
     net = FixedNet(
-        layered(data.inputs, hidden, data.outputs), all_training_rows(data), data.task, count, 0.01, batch_size, seed
+        layered(data.inputs, hidden, data.outputs), all_training_rows(data), data.task, count, lr, batch_size, seed
     )
     net.advance(count)
     seconds = time.perf_counter() - begun
@@ -142,15 +141,16 @@ def cell(name: str, seed: int, plan: Mapping[str, Any], **changes: Any) -> dict[
                 arms[arm] = {"score": score, **found.to_json()}
             else:
                 arms[arm] = grown(config, ready, folder / "campaign")
-        batch = load_plan(config).training.batch_size
+        training = load_plan(config).training
+        how = (arms["grown"]["examples"], training.final_lr or training.lr, training.batch_size, seed)
         units = -(-arms["grown"]["flops_per_example"] // (2 * (data.inputs + data.outputs)))
-        arms["fixed"] = annealed(ready, [units], arms["grown"]["examples"], batch, seed)
-        arms["linear"] = annealed(ready, [], arms["grown"]["examples"], batch, seed)
+        arms["fixed"] = annealed(ready, [units], *how)
+        arms["linear"] = annealed(ready, [], *how)
     return arms
 
 
 def table(cells: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]]:
-    """One row a data set, of all seeds that are there."""
+    """One row a data set, of all seeds that are there: scores as mean +- sd, ratios as median (least-most)."""
     rows = []
     for name in SETS:
         found = [arms for key, arms in cells.items() if key.split("/")[0] == name]
@@ -163,8 +163,8 @@ def _row(name: str, found: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     def of(arm: str, figure: str) -> list[float]:
         return [float(arms[arm][figure]) for arms in found]
 
-    def ratio(figure: str, arm: str) -> str:
-        return _mean_sd([a / b for a, b in zip(of("grown", figure), of(arm, "train_flops"), strict=True)], 3)
+    def ratio(figure: str, arm: str, of_arm: str = "train_flops") -> str:
+        return spread(ratios(of("grown", figure), of(arm, of_arm)), digits=2)
 
     difference = [g - a for g, a in zip(of("grown", "score"), of("asha", "score"), strict=True)]
     to_fixed = [g - f for g, f in zip(of("grown", "score"), of("fixed", "score"), strict=True)]
@@ -179,11 +179,13 @@ def _row(name: str, found: Sequence[Mapping[str, Any]]) -> dict[str, object]:
         "asha over linear, s.e.": f"{_standard_errors(need):.1f}",
         "FLOPs asha": f"{statistics.median(of('asha', 'flops_per_example')):,.0f}",
         "FLOPs grown": f"{statistics.median(of('grown', 'flops_per_example')):,.0f}",
+        "FLOPs grown / asha": ratio("flops_per_example", "asha", "flops_per_example"),
         "training, lineage / search": ratio("train_flops", "asha"),
         "population / search": ratio("population_train_flops", "asha"),
         "lineage / fixed": ratio("train_flops", "fixed"),
         "s asha": _mean_sd(of("asha", "seconds"), 1),
         "s grown": _mean_sd(of("grown", "seconds"), 1),
+        "s grown / asha": ratio("seconds", "asha", "seconds"),
     }
 
 

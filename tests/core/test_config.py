@@ -128,6 +128,8 @@ WRONG = [
     ("training.lr", float("nan")),
     ("training.lr", float("inf")),
     ("training.lr", "fast"),
+    ("training.final_lr", 0),
+    ("training.final_lr", float("nan")),
     ("training.batch_size", 0),
     ("training.batch_size", 2.5),
     ("training.examples_per_round", -1),

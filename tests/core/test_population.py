@@ -647,7 +647,7 @@ def test_a_move_that_does_not_pay_is_rejected_by_the_round_whatever_the_strategy
         strategy=Periodic(),
         initializer=Tiny(),
         training=Training(examples_per_round=64, final_examples=32),
-        growth=Growth(price=1e3, units=(2,)),
+        growth=Growth(price=1e3, units=(2,), patience=3),
         probe=Probe(examples=64, blocks=2),
     )
     plan = Plan(data=Teacher(), members=(member,), campaign=Campaign(rounds=2), selection=Independent())
@@ -1055,3 +1055,20 @@ def test_lengths_in_examples_are_what_they_are() -> None:
     for wrong in ("", "epochs", "1 epok", "-1 epochs", "1e3 epochs", "1,5 epochs", "100", "1 epoch 2"):
         with pytest.raises(ValueError, match="`examples` must be a number of examples or epochs"):
             Probe(examples=wrong)
+
+
+def test_the_final_anneal_begins_at_its_own_rate(tmp_path: Path) -> None:
+    """Where nothing trains before it, a rate of its own and that rate for everything are one thing."""
+    dataset = prepare(Teacher(inputs=4, units=4, classes=3, rows=200), 0)
+    facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), dataset.constant_loss())
+
+    def annealed(name: str, **rates: float) -> float:
+        training = Training(final_examples=256, **rates)
+        member = Member(name="m", strategy=Periodic(), initializer=Tiny(), training=training)
+        plan = Plan(data=Teacher(), members=(member,), campaign=Campaign(rounds=0))
+        live = Play(tmp_path / name, plan, facts=facts)
+        live.run(SerialPool(Worker(plan, facts, dataset, live.folder.store)))  # type: ignore[arg-type]
+        return float(live.coordinator.heads["m"].network["validation_loss"])
+
+    assert annealed("own", lr=0.001, final_lr=0.02) == annealed("all", lr=0.02)
+    assert annealed("none", lr=0.001) > annealed("own again", lr=0.001, final_lr=0.02)
