@@ -10,27 +10,22 @@ shipped* it reads every training example in batches of 256 through a ``DataLoade
 raygrow as one batch, already a tensor. Its step changes existing weights too (dW*), which raygrow does apart and before: both
 figures are shown. Both sides search the amplitude on the same examples.
 
-    python tests/benchmarks/growth_step.py [--widths 16 64 256 1024] [--inputs 64 784] [--repeats 9] [--out FILE]
+    python -m tests.benchmarks.growth_step [--widths 16 64 256 1024] [--inputs 64 784] [--repeats 9] [--out FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from raygrow.architecture import INPUT, OUTPUT, Architecture, Edge, Node, Widen
 from raygrow.growth.initializers import Tiny
@@ -258,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nodes", nargs="+", choices=["h1", "h2"], default=["h1", "h2"])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--no-gromo", action="store_true")
-    parser.add_argument("--out", default="growth_step.json")
+    parser.add_argument("--out", default="runs/growth_step.json")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     cells = [

@@ -1,6 +1,6 @@
 """What the population costs beside the training itself: start, idle actors, the driver's own work, memory, scaling.
 
-Run ``python tests/benchmarks/orchestration.py`` for the full form. It prints tables and writes ``orchestration.json``
+Run ``python -m tests.benchmarks.orchestration`` for the full form. It prints tables and writes ``orchestration.json``
 into the folder named by ``--out``. Linux only: it reads the processors' time and the memory of actors from /proc.
 """
 
@@ -30,10 +30,6 @@ import raygrow
 from raygrow.adapters.ray_pool import RayPool
 from raygrow.population.ledger import Event
 from raygrow.progress import Progress
-
-if __name__ == "__main__":
-    # A script finds its own folder, not the root of the repository.
-    sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.benchmarks.harness import print_table, ratios, spread, write_json
 
 MEMBERS = 3

@@ -7,7 +7,7 @@ Arms, taking turns in one process on one thread, each on the same batches of the
 - lean loop: ONE network 64-h-10 or 64-h-h-10 by autograd and fused Adam, batches cut from tensors in memory;
 - loaders: nine ordinary loops, one a fork: DataLoader, autograd, torch.optim.Adam as it comes.
 
-Run ``python tests/benchmarks/probes.py`` for the whole table; the test is a small form of it.
+Run ``python -m tests.benchmarks.probes`` for the whole table; the test is a small form of it.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[4, 8, 16, 32, 64])
     parser.add_argument("--repeats", type=int, default=15, help="timed turns, default 15")
-    parser.add_argument("--out", default="probes.json", help="JSON file, default probes.json")
+    parser.add_argument("--out", default="runs/probes.json", help="JSON file, default runs/probes.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [
