@@ -87,7 +87,7 @@ class Training(Section):
     """Examples a step, at least 1."""
     examples_per_round: Length = "0.5 epochs"
     """Training examples of each member before each probe, 0 or more; also epochs, "1 epoch"."""
-    final_examples: Length = "15 epochs"
+    final_examples: Length = "20 epochs"
     """Training examples of the final anneal by half a cosine, 0 or more; also epochs."""
     final_lr: float | None = None
     """Learning rate the final anneal begins at, above 0; null: ``lr``."""
