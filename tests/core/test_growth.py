@@ -887,7 +887,7 @@ def test_a_planted_bottleneck_is_found(position: int, task: str) -> None:
             assert max(gains, key=lambda i: gains[i]) == position, (seed, units, gains)
 
 
-NULL_SEEDS = 160
+NULL_SEEDS = 640
 
 
 @pytest.fixture(scope="module")
