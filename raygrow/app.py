@@ -97,7 +97,7 @@ def run(
         quiet: no progress.
 
     Raises:
-        Refused: nothing was started or created.
+        Refused: no folder was created; a Ray that was coming up meanwhile ends by itself.
         CampaignFailed: it began and could not finish; ``resume`` goes on.
     """
     plan = load_plan(config, {**(overrides or {}), **({"pool.kind": pool} if pool else {})})
@@ -226,7 +226,7 @@ def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, pr
                 workers.close()
             result = _write_derived(folder, coordinator)
             mirror.poke()
-            mirror.close(patience)
+            mirror.close(patience, begin=patience == MIRROR_PATIENCE)
     progress.end()
     return result
 
@@ -259,7 +259,7 @@ class _NoMirror:
 
     def poke(self) -> None: ...
 
-    def close(self, timeout: float) -> bool:
+    def close(self, timeout: float, begin: bool = True) -> bool:
         return True
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from raygrow.app import Prepared
 from raygrow.architecture import Architecture, forward_flops, legal_moves, params, training_flops
 from raygrow.config import resolved, to_yaml
@@ -83,9 +85,7 @@ def _estimates(ready: Prepared, start: Architecture) -> list[str]:
         seconds += plan.campaign.rounds * SECONDS_PER_GROWTH
     workers = 1
     if plan.pool.kind == "ray":
-        import os
-
-        workers = min(plan.pool.actors or len(plan.members), os.cpu_count() or 1)
+        workers = min(plan.pool.actors_for(len(plan.members)), os.cpu_count() or 1)
     seconds = STARTUP_SECONDS + seconds / workers
     split_bytes = sum(
         getattr(data, name).x.nbytes + getattr(data, name).y.nbytes

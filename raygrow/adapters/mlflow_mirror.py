@@ -214,7 +214,7 @@ class MlflowMirror:
         self._wake, self._closing, self._given_up = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="raygrow-mlflow", daemon=True)
         self._problem: str | None = None
-        self._complete = self._told = False
+        self._complete = self._told = self._begun = False
 
     def start(self) -> None:
         """Begin; MLflow is imported in the thread."""
@@ -225,12 +225,18 @@ class MlflowMirror:
         """Say that the ledger has grown. Returns at once."""
         self._wake.set()
 
-    def close(self, timeout: float) -> bool:
+    def close(self, timeout: float, begin: bool = True) -> bool:
         """Let the mirror catch up for at most ``timeout`` seconds, then give up; ends sooner where MLflow is down.
+
+        Args:
+            begin: also where MLflow was not imported yet; false leaves a store that does not exist for ``resume`` to make.
 
         Returns:
             Whether MLflow shows everything in the ledger.
         """
+        if not begin and not self._begun:
+            self._problem = "interrupted before it was begun"
+            self._given_up.set()
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -264,6 +270,7 @@ class MlflowMirror:
             last, begun = self._closing.is_set(), time.monotonic()
             try:
                 self._step()
+                self._begun = True
                 writer = writer or _Writer(*self._store, self._step)
                 writer.show(self._ledger.read(), CampaignFolder(self._ledger.path.parent))
                 pause, self._problem, self._complete = FIRST_PAUSE, None, last

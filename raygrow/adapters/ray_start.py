@@ -100,7 +100,7 @@ def connect(pool: PoolPlan, members: int, address: str | None) -> Callable[[], N
     Raises:
         Refused: there is none to be had.
     """
-    global _begun
+    global _begun, _abandoned
     try:
         if address is not None:
             return _join(address)
@@ -112,11 +112,13 @@ def connect(pool: PoolPlan, members: int, address: str | None) -> Callable[[], N
             private.wait()
         except BaseException:
             private.abandon()
+            _abandoned = private
             raise
         return private.end
     except Exception as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray"
-        raise Refused(f"pool: cannot use {where}: {last_line(error)}") from None
+        cure = "is it running, with this Ray version?" if address else "`--pool serial` needs none"
+        raise Refused(f"pool: cannot use {where}: {last_line(error)}; {cure}") from None
 
 
 def _join(address: str) -> Callable[[], None]:

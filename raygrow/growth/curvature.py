@@ -59,12 +59,12 @@ def curved_directions(
     output, column = torch.nonzero(size > edge[:, None], as_tuple=True)
     order = size[output, column].argsort(descending=True, stable=True)
     trial = directions[output[order], :, column[order]]
-    return trial[_distinct(trial, wanted)].T
+    return trial[_distinct(trial, wanted, meter)].T
 
 
-def _distinct(trial: Tensor, wanted: int) -> list[int]:
+def _distinct(trial: Tensor, wanted: int, meter: Meter) -> list[int]:
     """The first unit vectors, at most ``wanted``, of which no two are nearly parallel."""
-    close = ((trial @ trial.T).abs() >= 0.9).tolist()
+    close = (meter.mm(trial, trial.T).abs() >= 0.9).tolist()
     chosen: list[int] = []
     for i, row in enumerate(close):
         if len(chosen) < wanted and not any(row[j] for j in chosen):

@@ -72,7 +72,7 @@ class Searched:
         table = torch.tensor(scales, dtype=trace.output.dtype, device=trace.output.device)
         outputs = self.network.tail(trace, deltas, table)
         means = self.loss.per_example(outputs, y).mean(1, dtype=torch.float64)
-        found: list[float] = means.nan_to_num(nan=torch.inf).tolist()
+        found: list[float] = means.nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()
         return found
 
 

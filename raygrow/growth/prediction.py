@@ -24,7 +24,8 @@ class Prediction:
     Attributes:
         derivative: mean of d_i = <G_i, omega sigma(alpha b2_i)>, -dloss/dgamma at birth (growth_math 1.3 and 4b).
         t: derivative over its standard error.
-        p_value: one-sided, normal: P(t >= this) when the move adds nothing.
+        p_value: one-sided, normal: P(t >= this) when the move adds nothing. Where a first look chose the site on half of
+            the same evidence, it is smaller than that: good enough to choose what to probe, and nothing is accepted by it.
         gain: derivative^2 / (2 curvature), signed: the loss decrease of one Newton step along the new units, with the
             generalised Gauss-Newton curvature E[(r^T delta)^2]. In the units of the loss at every site, so that sites
             compare (a derivative alone scales with the pre-activations it is taken at).
@@ -82,6 +83,7 @@ def predict(
     map and the halves' means nearly one number.
 
     Args:
+        sizes: units of every move, ``(0,)`` for an edge; keys of the result.
         both_ways: each half learns and is measured on the other; else the first learns and the second measures, for half
             the price.
     """

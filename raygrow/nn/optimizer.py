@@ -44,37 +44,36 @@ class Optimizer:
     Args:
         params: updated in place.
         gradients: read at every step.
-        moments: as many lists as ``MOMENTS[plan.kind]`` names, each like ``params``; updated in place.
+        moments: as many lists as ``MOMENTS[kind]`` names, each like ``params``; updated in place.
         steps: steps taken so far, a scalar for each of ``params``; updated in place.
     """
 
     def __init__(
         self,
-        plan: OptimizerPlan,
+        kind: OptimizerKind,
         params: Sequence[Tensor],
         gradients: Sequence[Tensor],
         moments: Sequence[Sequence[Tensor]],
         steps: Sequence[Tensor],
     ) -> None:
-        self.plan = plan
+        self._kind = kind
         self._params, self._gradients = list(params), list(gradients)
         self._moments = [list(column) for column in moments]
         self._steps = list(steps)
 
     @torch.no_grad()
-    def step(self, lr: float | None = None) -> None:
-        """One update, at this rate instead of the plan's where one is given."""
-        rate = self.plan.lr if lr is None else lr
+    def step(self, lr: float) -> None:
+        """One update at this rate."""
         torch._foreach_add_(self._steps, 1)
-        if self.plan.kind == "adam":
+        if self._kind == "adam":
             first, second = self._moments
             torch._fused_adam_(
-                self._params, self._gradients, first, second, [], self._steps, lr=rate, beta1=ADAM_BETAS[0],
+                self._params, self._gradients, first, second, [], self._steps, lr=lr, beta1=ADAM_BETAS[0],
                 beta2=ADAM_BETAS[1], weight_decay=0.0, eps=ADAM_EPS, amsgrad=False, maximize=False,
             )  # fmt: skip
         else:
             torch._fused_sgd_(
-                self._params, self._gradients, self._moments[0], weight_decay=0.0, momentum=SGD_MOMENTUM, lr=rate,
+                self._params, self._gradients, self._moments[0], weight_decay=0.0, momentum=SGD_MOMENTUM, lr=lr,
                 dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
             )  # fmt: skip
 

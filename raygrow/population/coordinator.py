@@ -283,8 +283,11 @@ class Coordinator:
         if head.doubts >= self.plan.member(name).growth.patience:
             rounds = head.rounds_since_growth
             since = "1 round" if rounds == 1 else f"{rounds} rounds"
-            why = f"{NOT_WORTH}: {since} without an adopted move; in the last, {_against(report)}"
-            return replace(head, stopped_because=why, settled=True)
+            # What diverged measured nothing, so it says nothing of what a move is worth.
+            settled = bool(_measured(report)) or not report["candidates"]
+            found = NOT_WORTH if settled else "no move could be measured"
+            why = f"{found}: {since} without an adopted move; in the last, {_against(report)}"
+            return replace(head, stopped_because=why, settled=settled)
         return head
 
 
@@ -297,14 +300,18 @@ def _doubts(report: Report) -> int:
     rows = report["candidates"]
     if any(row["verdict"] == "accept" for row in rows):
         return 0
-    # What diverged measured nothing.
-    measured = [row for row in rows if math.isfinite(_number(row["value"]))]
+    measured = _measured(report)
     return 2 if measured and all(row["value"] + CLEARLY * row["gain_stderr"] < 0 for row in measured) else 1
+
+
+def _measured(report: Report) -> list[Report]:
+    """Candidates whose probe gave a figure."""
+    return [row for row in report["candidates"] if math.isfinite(_number(row["value"]))]
 
 
 def _against(report: Report) -> str:
     """In words, what a round had to say against growth."""
-    measured = [row for row in report["candidates"] if math.isfinite(_number(row["value"]))]
+    measured = _measured(report)
     if not measured:
         return report["why_nothing"] or "every probed move diverged"
     best = max(measured, key=lambda row: (row["value"], row["id"]))

@@ -61,7 +61,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Proposed:
-    """Every legal candidate of a round.
+    """The candidates of a round that were looked at closely.
 
     Attributes:
         candidates: by id.
@@ -99,7 +99,7 @@ class Growing:
         update_existing(self.passed, self.search, self.meter)
 
     def propose(self) -> Proposed:
-        """Every legal move, with a prediction where the strategy uses one and the initializer allows it."""
+        """Legal moves at the sites worth it, with a prediction where the strategy uses one and the initializer allows it."""
         moves = self._moves()
         if not moves:
             return Proposed({}, (), {})
@@ -137,8 +137,8 @@ class Growing:
     def _first_look(self, halves: Sequence[Residuals], moves: Sequence[tuple[Site, AbstractMove]]) -> set[Site]:
         """The sites worth a whole prediction: those of the highest value at their smallest size, learned one way only.
 
-        The sites of a graph grow with the square of its nodes, and with them what predictions cost. Fewer examples
-        instead would not do: with a quarter of 2,048 the best of twenty sites was missed every other time.
+        The sites of a graph grow with the square of its nodes, and with them what predictions cost. All examples take part:
+        with fewer, the best site of many is easily missed.
         """
         smallest: dict[Site, AbstractMove] = {}
         for site, move in moves:

@@ -115,7 +115,7 @@ class MemberRound:
         if not proposals:
             return NO_LEGAL_MOVE
         if not shortlist:
-            return f"none of {len(proposals)} legal moves was shortlisted"
+            return f"none of {len(proposals)} moves looked at was shortlisted"
         return f"no amplitude of the {len(shortlist)} shortlisted moves lowers the loss on search"
 
     def _judge(

@@ -70,12 +70,13 @@ class Pack:
         self._gradients = torch.zeros_like(self._params)
         self._moments = {key: torch.zeros_like(self._params) for key in MOMENTS[plan.kind]}
         self._load()
+        self._carried: dict[tuple[int, str], float] = {}
         stretches = [stretch for part in self._parts for stretch in part.stretches(self._steps_of)]
         cuts = [slice(start, stop) for start, stop, _ in stretches]
         self._steps = [torch.tensor(steps, device=self._params.device) for *_, steps in stretches]
         self._ends = [stop for _, stop, _ in stretches]
         self._optimizer = Optimizer(
-            plan,
+            plan.kind,
             [self._params[cut] for cut in cuts],
             [self._gradients[cut] for cut in cuts],
             [[moment[cut] for cut in cuts] for moment in self._moments.values()],
@@ -87,7 +88,11 @@ class Pack:
 
     def _steps_of(self, place: Place) -> float:
         """Steps that the optimiser has taken with a parameter."""
-        return float(self._forks[place.fork].state.get(place.name, {}).get("step", 0.0))
+        key = place.fork, place.name
+        if key not in self._carried:
+            # Read once: on a GPU every read waits for the device.
+            self._carried[key] = float(self._forks[place.fork].state.get(place.name, {}).get("step", 0.0))
+        return self._carried[key]
 
     def _places(self) -> Iterator[tuple[Place, Fork]]:
         for part in self._parts:

@@ -77,7 +77,8 @@ def configuration(data: Mapping[str, Any], seed: int, name: str, **changes: Any)
 def lineage_examples(config: Mapping[str, Any], ready: Prepared, member: Mapping[str, Any]) -> int:
     """Examples that a lineage was trained on: its rounds, its own fork of every probe, and the final anneal."""
     own, rows = load_plan(config).member(member["member"]), ready.facts.train_rows
-    rounds = max(entry["round"] for entry in member["history"])
+    # The last entry is the final anneal, recorded with the campaign's last round, in which this member may have rested.
+    rounds = max(entry["round"] for entry in member["history"][:-1])
     each = examples_of(own.training.examples_per_round, rows) + examples_of(own.probe.examples, rows)
     return rounds * each + examples_of(own.training.final_examples, rows)
 
@@ -246,7 +247,8 @@ def test_a_campaign_costs_a_fraction_of_a_search() -> None:
         stop_ray()
     print_table(table({"lorenz96/0": arms}))
     assert arms["grown"]["score"] > arms["linear"]["score"] + 0.3
-    assert arms["grown"]["train_flops"] < arms["grown"]["population_train_flops"]
+    # Of a search cut to a quarter of its trials and half of its epochs, so of an eighth of its bill at most.
+    assert arms["grown"]["train_flops"] < arms["grown"]["population_train_flops"] < 3 * arms["asha"]["train_flops"]
     assert arms["grown"]["score"] > arms["asha"]["score"] - 0.05
 
 

@@ -1,7 +1,7 @@
 """One growth step (statistics, solve, line search, apply) in plain SGD epochs, and against gromo on the same layers.
 
 An MLP in-W-W-10 on random data that a teacher network labels, briefly trained, is widened by 8 units in a hidden layer. The
-epoch: 4,096 examples in batches of 256, autograd and a fused SGD step on slices of one tensor, no loader. Everything in one
+epoch: 4,096 examples in batches of 256, autograd and a foreach SGD step on slices of one tensor, no loader. Everything in one
 thread and one process, the arms taking turns.
 
 gromo (an optional extra, ``.[bench]``) runs what its own containers do: ``compute_statistics``, ``compute_optimal_updates``
@@ -233,7 +233,7 @@ def test_a_growth_step_costs_less_than_an_epoch() -> None:
         cell = measure(inputs, width, "h1", repeats=9, with_gromo=False)
         print_table([summary(cell)])
         found = statistics.median(ratios(cell["seconds"]["step 1024"], cell["seconds"]["epoch"]))
-        assert found < 1.5, (inputs, width)
+        assert found < 1.2, (inputs, width)
         assert cell["drops"]["step 1024"] > 0, (inputs, width)
 
 
@@ -242,7 +242,7 @@ def test_a_growth_step_costs_less_than_an_epoch() -> None:
 def test_a_growth_step_is_faster_than_gromos() -> None:
     cell = measure(64, 64, "h1", repeats=5, with_gromo=True)
     print_table([summary(cell)])
-    for name, least in (("gromo shipped", 3.0), ("gromo 1024", 2.0)):
+    for name, least in (("gromo shipped", 5.0), ("gromo 1024", 3.0)):
         assert statistics.median(ratios(cell["seconds"][name], cell["seconds"]["step 1024"])) > least, name
 
 

@@ -331,7 +331,7 @@ class Trainer:
 
     def __init__(self, network: Network, plan: OptimizerPlan, state: State) -> None:
         keys = MOMENTS[plan.kind]
-        self.network = network
+        self.network, self._lr = network, plan.lr
         self.state: State = {
             name: {key: value.clone() for key, value in state[name].items()} if name in state
             else {"step": torch.zeros(()), **{key: torch.zeros_like(p).detach() for key in keys}}
@@ -341,12 +341,13 @@ class Trainer:
         self._gradients = [torch.zeros_like(p) for p in params]
         moments = [[entry[key] for entry in self.state.values()] for key in keys]
         steps = [entry["step"] for entry in self.state.values()]
-        self._optimizer = Optimizer(plan, params, self._gradients, moments, steps)
+        self._optimizer = Optimizer(plan.kind, params, self._gradients, moments, steps)
 
     def step(self, gradients: Sequence[Tensor], lr: float | None = None) -> None:
+        """At the plan's rate where none is given."""
         for gradient, value in zip(self._gradients, gradients, strict=True):
             gradient.copy_(value)
-        self._optimizer.step(lr)
+        self._optimizer.step(self._lr if lr is None else lr)
 
     def train(self, first: int, last: int) -> None:
         """Steps on batches of 32 that depend on the number of the step alone."""

@@ -304,6 +304,22 @@ def test_a_campaign_that_is_over_before_the_mirror_began_is_shown_at_its_end(
     assert snapshot(uri, "late") == one_pass
 
 
+def test_a_campaign_interrupted_before_the_mirror_began_leaves_no_store_behind(
+    events: list[Event], tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    store = tmp_path / "fresh" / "mlflow.db"
+    ledger = ledger_of(events, tmp_path)
+    mirror = MlflowMirror(ledger, f"sqlite:///{store}", "early", tmp_path / "files", lines.append, after=86400.0)
+    mirror.start()
+    mirror.poke()
+    assert not mirror.close(30, begin=False)
+    assert not store.parent.exists()
+    assert len(lines) == 1
+    assert "interrupted before it was begun" in lines[0]
+    assert "catches up later" in lines[0]
+
+
 def test_it_catches_up_after_an_outage(
     events: list[Event],
     uri: str,

@@ -35,7 +35,8 @@ def _campaign(config: str, seed: int, folder: str) -> dict[str, Any]:
 def _examples(plan: Plan, rows: int, member: dict[str, Any]) -> int:
     """Examples that this lineage was trained on: its rounds, its own fork of every probe, and the final anneal."""
     own = plan.member(member["member"])
-    rounds = max(entry["round"] for entry in member["history"])
+    # The last entry is the final anneal, recorded with the campaign's last round, in which this member may have rested.
+    rounds = max(entry["round"] for entry in member["history"][:-1])
     each = examples_of(own.training.examples_per_round, rows) + examples_of(own.probe.examples, rows)
     return rounds * each + examples_of(own.training.final_examples, rows)
 

@@ -44,7 +44,7 @@ class AbstractInitializer(ABC):
     ) -> Mapping[int, Extension]:
         """New weights of a move at ``site`` in each of ``sizes`` (units; ``(0,)`` for an edge).
 
-        What it asks of ``residuals`` is what is computed: one that reads no gradient causes no pass at all.
+        What it asks of ``residuals`` is what is multiplied and solved.
         Sizes share their draws and their directions: the first k units of a larger extension read what the k units
         of a smaller one read, so that sizes are compared on the same ground and the solves are paid for once.
         """

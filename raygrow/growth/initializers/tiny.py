@@ -117,7 +117,7 @@ def _linear_directions(
     faint = ~clear & (size > FAINT * noise) & (size > 0)
     if rows.whole is not None:
         # In a half of the examples they would be a linear map learned from noise, nearly the same from either half, and
-        # predictions would stand out where there is nothing to find (sd of t 1.24 instead of 1.06).
+        # predictions would stand out where there is nothing to find.
         faint[:] = False
     return found.read[:, clear].T, found.read[:, faint].T
 
