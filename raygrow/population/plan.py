@@ -21,16 +21,16 @@ from raygrow.population.selection import AbstractSelection, Auction
 from raygrow.strategies import AbstractStrategy
 
 Length = int | str
-_EPOCHS = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*epochs?\s*")
+_EPOCHS = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*epochs?\s*(?:,\s*at least\s+([0-9]+)\s*)?")
 
 
 def examples_of(length: Length, rows: int) -> int:
-    """A length in examples: a whole number, or ``"1.5 epochs"`` of the training rows."""
+    """A length in examples: a whole number, or ``"1.5 epochs"`` of the training rows, ``"0.5 epochs, at least 2000"``."""
     if isinstance(length, int):
         return length
     found = _EPOCHS.fullmatch(length)
     assert found is not None, length
-    return max(math.ceil(Fraction(found[1]) * rows), 1)
+    return max(math.ceil(Fraction(found[1]) * rows), int(found[2] or 1))
 
 
 def _check_length(name: str, length: Length, least: int) -> None:
@@ -85,8 +85,8 @@ class Training(Section):
     """Learning rate, constant while growing; above 0."""
     batch_size: int = 32
     """Examples a step, at least 1."""
-    examples_per_round: Length = "0.5 epochs"
-    """Training examples of each member before each probe, 0 or more; also epochs, "1 epoch"."""
+    examples_per_round: Length = "0.5 epochs, at least 2000"
+    """Training examples of each member before each probe, 0 or more; also epochs, "1 epoch" or "1 epoch, at least 2000"."""
     final_examples: Length = "20 epochs"
     """Training examples of the final anneal by half a cosine, 0 or more; also epochs."""
     final_lr: float | None = None
@@ -111,7 +111,7 @@ class Growth(Section):
     """Sizes on offer, in units, each at least 1."""
     candidates: int = 2
     """Most candidates a member probes in a round, at least 1."""
-    statistics_examples: int = 512
+    statistics_examples: int = 2048
     """Training examples the statistics are taken on, at least 4; all of train where it has fewer."""
     price: float | None = None
     """Loss per added FLOP that a move must beat, 0 or more; null: 0.05 x loss of the best constant / FLOP budget."""
@@ -137,7 +137,7 @@ class Growth(Section):
 class Probe(Section):
     """How long candidates are tried beside their control."""
 
-    examples: Length = "0.5 epochs"
+    examples: Length = "0.5 epochs, at least 2000"
     """Training examples of each fork, at least 1; also epochs."""
     blocks: int = 8
     """Segments of a probe and blocks of validation (the steps of mdl's code), at least 1."""

@@ -310,7 +310,9 @@ def test_numbers_as_people_write_them_are_numbers(tmp_path: Path) -> None:
     assert plan.members[0].strategy == Rl(noise_sd=0.02)
 
 
-@pytest.mark.parametrize("length", ["1 epoch", "0.5 epochs", "2epochs", 0, 17])
+@pytest.mark.parametrize(
+    "length", ["1 epoch", "0.5 epochs", "2epochs", "0.5 epochs, at least 2000", "1 epoch,at least 1", 0, 17]
+)
 def test_lengths_take_examples_and_epochs(length: str | int) -> None:
     plan = load_plan(DIGITS, {"training.final_examples": length, "training.examples_per_round": length})
     assert plan.training.final_examples == length

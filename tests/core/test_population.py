@@ -1052,6 +1052,7 @@ def test_epochs_are_that_many_passes_rounded_up(epochs: str, rows: int) -> None:
 
 def test_lengths_in_examples_are_what_they_are() -> None:
     assert [examples_of(count, 10) for count in (0, 1, 4000)] == [0, 1, 4000]
+    assert [examples_of("0.5 epochs, at least 20", rows) for rows in (10, 40, 41, 100)] == [20, 20, 21, 50]
     for wrong in ("", "epochs", "1 epok", "-1 epochs", "1e3 epochs", "1,5 epochs", "100", "1 epoch 2"):
         with pytest.raises(ValueError, match="`examples` must be a number of examples or epochs"):
             Probe(examples=wrong)

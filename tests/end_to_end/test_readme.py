@@ -73,6 +73,18 @@ def test_the_python_runs(place: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_every_benchmark_says_what_it_measures() -> None:
+    """In full they take minutes; their small forms are tests of the marker ``bench``."""
+    modules = [line.split()[2] for block in blocks("bash") for line in block.splitlines() if "tests.benchmarks" in line]
+    assert len(modules) >= 5
+    for module in modules:
+        done = subprocess.run(
+            [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert "--out" in done.stdout
+
+
 def test_ci_installs_and_tests_as_readme_says() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     install, test = (block.strip() for block in blocks("bash")[:2])
