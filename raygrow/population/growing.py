@@ -21,6 +21,7 @@ from raygrow.nn import Extension, Network
 from raygrow.population.plan import Member, kind_of
 from raygrow.population.tasks import Task
 from raygrow.strategies import Proposal, describe
+from raygrow.strategies.screen import PRIOR_FACTOR
 from raygrow.training import ExampleSets, example_order
 
 if TYPE_CHECKING:
@@ -152,7 +153,9 @@ class Growing:
         for site, move in smallest.items():
             found = self._predict(halves, site, (move.units,), both_ways=False)[move.units]
             added = forward_flops(move.apply(arch)) - forward_flops(arch)
-            values[site] = (found.gain if found else 0.0) - price * added
+            # As the strategies see it: a probe makes more of a move than its first step, and a bare prediction would
+            # rank by price alone.
+            values[site] = (PRIOR_FACTOR * found.gain if found else 0.0) - price * added
         return set(sorted(values, key=lambda site: (-values[site], site))[:wanted])
 
     def build(self, shortlist: Sequence[Candidate]) -> dict[str, Extension]:
