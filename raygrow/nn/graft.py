@@ -47,12 +47,12 @@ def graft(network: Network, move: AbstractMove, extension: Extension) -> Network
     Raises:
         MoveError: the move is illegal or the extension does not fit it.
     """
-    arch, like = network.arch, network.biases[OUTPUT]
+    arch, like = network.arch, network.named[bias_name(OUTPUT)]
     grown = Network(move.apply(arch), dtype=like.dtype)
     if like.device.type != "cpu":
         grown.to(like.device)
-    new = {name: parameter.data for name, parameter in grown.named_parameters()}
-    for name, old in network.named_parameters():
+    new = {name: parameter.data for name, parameter in grown.named.items()}
+    for name, old in network.named.items():
         new[name][tuple(slice(0, size) for size in old.shape)] = old.data
     for name, block, value in _blocks(arch, move, extension):
         if new[name][block].shape != value.shape:

@@ -57,17 +57,20 @@ class Network(nn.Module):
     def __init__(self, arch: Architecture, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.arch = arch
-        self.weights = nn.ParameterDict(
-            {f"{e.source}>{e.target}": torch.zeros(arch.size(e.target), arch.size(e.source), dtype=dtype)
-             for e in arch.edges}
-        )  # fmt: skip
-        self.biases = nn.ParameterDict({n.name: torch.zeros(n.size, dtype=dtype) for n in arch.nodes[1:]})
+        weights = {
+            f"{e.source}>{e.target}": nn.Parameter(torch.zeros(arch.size(e.target), arch.size(e.source), dtype=dtype))
+            for e in arch.edges
+        }
+        biases = {n.name: nn.Parameter(torch.zeros(n.size, dtype=dtype)) for n in arch.nodes[1:]}
+        self.weights, self.biases = nn.ParameterDict(weights), nn.ParameterDict(biases)
+        # The parameters by their names in ``state_dict``: asking the module for them costs more than copying them.
+        self.named = {f"weights.{key}": p for key, p in weights.items()} | {f"biases.{k}": p for k, p in biases.items()}
         # The walk is laid out once: a forward pass of a tiny network is bound by Python, not by arithmetic.
         self._plan = [
             (
                 name,
-                [(source, self.weights[f"{source}>{name}"]) for source in arch.parents(name)],
-                self.biases[name],
+                [(source, weights[f"{source}>{name}"]) for source in arch.parents(name)],
+                biases[name],
                 FUNCTIONS[arch.by_name[name].activation],
             )
             for name in arch.order

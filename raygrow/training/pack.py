@@ -101,7 +101,7 @@ class Pack:
 
     @torch.no_grad()
     def _load(self) -> None:
-        named = [dict(fork.network.named_parameters()) for fork in self._forks]
+        named = [fork.network.named for fork in self._forks]
         for place, fork in self._places():
             value = named[place.fork][place.name]
             place.within(self._params).copy_(place.of(value))
@@ -153,7 +153,7 @@ class Pack:
             networks: by group, like ``groups``.
         """
         buffer = self._params if self._average is None else self._average
-        named = [dict(network.named_parameters()) for group in networks for network in group]
+        named = [network.named for group in networks for network in group]
         for place, _ in self._places():
             place.of(named[place.fork][place.name]).copy_(place.within(buffer))
 
@@ -164,7 +164,7 @@ class Pack:
         for fork in self._forks:
             fresh = {
                 name: {"step": torch.zeros(()), **{key: torch.zeros_like(p.detach()) for key in self._moments}}
-                for name, p in fork.network.named_parameters()
+                for name, p in fork.network.named.items()
             }
             found.append(fresh)
         at = 0
