@@ -44,10 +44,6 @@ class Residuals:
         """What the target reads already."""
         return self.fold.reads(self.fold.arch.parents(target))
 
-    def update_of(self, target: str) -> Tensor:
-        """dW*^T, [inputs + 1, size], the bias last."""
-        return self.regression(target).coefficients(self.fold.gradients[target], self._meter)
-
     def perp_of(self, target: str) -> Tensor:
         """G_perp, [n, size]."""
         if target not in self._perp:

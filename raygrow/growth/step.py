@@ -64,8 +64,7 @@ def grow(
     statistics = Pass(network, sample, loss, meter).statistics(site.targets, meter)
     residuals = Residuals(statistics.whole, meter)
     extension = initializer.extend(residuals, site, (move.units,), generator, meter)[move.units]
-    searched = Searched(network, *search, loss, meter)
     found = LineSearch(1.0, 0.0)
     if initializer.line_searched:
-        extension, found = amplified(extension, site, searched, meter)
+        extension, found = amplified(extension, site, Searched(network, *search, loss, meter), meter)
     return Growth(graft(network, move, extension), found)

@@ -61,7 +61,7 @@ def searched(name: str, seed: int) -> dict[str, Any]:
         config = configuration(SETS[name](Path(place), seed), seed, name)
         data = prepare_campaign(load_plan(config)).dataset
         found = search(data, settings(), seed, Path(place) / "tune").to_json()
-    return {"score": found["validation_score"], "population_train_flops": found["train_flops"], **found}
+    return {"score": found["validation_score"], **found}
 
 
 def table(

@@ -126,6 +126,21 @@ def measure(hidden: Sequence[int], batch: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def members(batch: int, repeats: int) -> dict[str, Any]:
+    """Three members of one actor, each with a graph and batches of its own and three forks: together and one by one."""
+    generator = torch.Generator().manual_seed(1)
+    count = 2 * STEPS * batch
+    x = torch.randn(count, INPUTS, generator=generator)
+    data = Examples(x, torch.randint(0, OUTPUTS, (count,), generator=generator))
+    lessons = [
+        Lesson(forks_of(mlp(hidden))[:3], data, [example_order(count, count, seed)], batch, LOSS, ADAM, averaged=True)
+        for seed, hidden in enumerate([(8,), (16,), (8, 8)])
+    ]
+    both = {"packed": lambda: teach(lessons), "apart": lambda: [teach([lesson]) for lesson in lessons]}
+    seconds = alternate(both, repeats)
+    return {"members": len(lessons), "batch": batch, "apart / packed": ratios(seconds["apart"], seconds["packed"])}
+
+
 def shown(row: dict[str, Any]) -> dict[str, object]:
     return {k: spread(v) if isinstance(v, list) else v for k, v in row.items() if k != "width"}
 
@@ -144,7 +159,9 @@ def main() -> None:
         for batch in (32, 64)
     ]
     print_table([shown(row) for row in rows])
-    write_json(options.out, {"rows": rows})
+    together = [members(batch, options.repeats) for batch in (32, 64)]
+    print_table([shown(row) for row in together])
+    write_json(options.out, {"rows": rows, "members": together})
 
 
 @pytest.mark.bench
