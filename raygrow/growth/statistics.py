@@ -77,18 +77,22 @@ class Fold:
 
     def __init__(
         self,
-        arch: Architecture,
+        network: Network,
         values: Mapping[str, Tensor],
         gradients: Mapping[str, Tensor],
         curvature: Mapping[str, Tensor],
         rows: dict[tuple[str, ...], Rows],
         whole: tuple[Fold, int, int] | None = None,
     ) -> None:
-        self.arch, self.values, self.gradients, self.curvature = arch, values, gradients, curvature
+        self.network, self.values, self.gradients, self.curvature = network, values, gradients, curvature
         self._rows, self._whole = rows, whole
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
+
+    @property
+    def arch(self) -> Architecture:
+        return self.network.arch
 
     def reads(self, sources: Sequence[str]) -> Rows:
         """Rows that a unit with these sources reads, the constant last, [n, p2]."""
@@ -111,7 +115,7 @@ class Fold:
         values, gradients, curvature = (
             {name: rows[cut] for name, rows in table.items()} for table in (self.values, self.gradients, self.curvature)
         )
-        return Fold(self.arch, values, gradients, curvature, {}, (self, which, first))
+        return Fold(self.network, values, gradients, curvature, {}, (self, which, first))
 
 
 class Statistics:
@@ -183,7 +187,7 @@ class Pass:
             bends = backpropagate(self.network, self.trace, drawn, nodes, meter)
         values = {name: self._wide(rows) for name, rows in self.trace.values.items()}
         bends = {name: self._wide(rows) for name, rows in bends.items()}
-        return Statistics(Fold(self.network.arch, values, gradients, bends, self._rows), self.sample.first)
+        return Statistics(Fold(self.network, values, gradients, bends, self._rows), self.sample.first)
 
     def _watch(self, tensors: Iterable[Tensor]) -> None:
         self._check(float(torch.stack([rows.abs().amax() for rows in tensors]).amax()))
