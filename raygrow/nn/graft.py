@@ -22,12 +22,16 @@ class Extension:
         bias: of new units, [k].
         fan_out: of new units, by target, each [target size, k].
         edge: the matrix of a new edge, [target size, source size]; then the others are empty.
+        rewritten: existing parameters that change with the growth, whole, by their names in ``state_dict``. Only for
+            initializers that share a unit's work among its offspring (Net2Net, splitting), where old and new weights
+            together compute the parent's function: any other change of existing weights is training.
     """
 
     fan_in: Mapping[str, Tensor] = field(default_factory=dict)
     bias: Tensor | None = None
     fan_out: Mapping[str, Tensor] = field(default_factory=dict)
     edge: Tensor | None = None
+    rewritten: Mapping[str, Tensor] = field(default_factory=dict)
 
     def scaled(self, factor: float) -> Extension:
         """The fan-out (or the edge) multiplied by ``factor``; the fan-in stays."""
@@ -36,6 +40,7 @@ class Extension:
             self.bias,
             {target: factor * w for target, w in self.fan_out.items()},
             None if self.edge is None else factor * self.edge,
+            self.rewritten,
         )
 
 
@@ -53,7 +58,8 @@ def graft(network: Network, move: AbstractMove, extension: Extension) -> Network
         grown.to(like.device)
     new = {name: parameter.data for name, parameter in grown.named.items()}
     for name, old in network.named.items():
-        new[name][tuple(slice(0, size) for size in old.shape)] = old.data
+        kept = extension.rewritten.get(name, old.data)
+        new[name][tuple(slice(0, size) for size in old.shape)] = kept
     for name, block, value in _blocks(arch, move, extension):
         if new[name][block].shape != value.shape:
             raise MoveError(
