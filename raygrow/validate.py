@@ -49,7 +49,7 @@ def _describe_member(ready: Prepared, member: Member, start: Architecture) -> li
         start,
         kinds=member.growth.moves,
         units=member.growth.units,
-        activation=plan.network.activation,
+        palette=plan.network.palette,
         max_flops=plan.budget.max_flops_per_example,
         max_params=plan.budget.max_params,
     )

@@ -156,7 +156,7 @@ class Growing:
             # As the strategies see it: a probe makes more of a move than its first step, and a bare prediction would
             # rank by price alone.
             values[site] = (PRIOR_FACTOR * found.gain if found else 0.0) - price * added
-        return set(sorted(values, key=lambda site: (-values[site], site))[:wanted])
+        return set(sorted(values, key=lambda site: (-values[site], str(site)))[:wanted])
 
     def build(self, shortlist: Sequence[Candidate]) -> dict[str, Extension]:
         """New weights of the shortlisted candidates. Where the line search finds no amplitude the move is dead."""
@@ -183,7 +183,7 @@ class Growing:
                 arch,
                 kinds=growth.moves,
                 units=growth.units,
-                activation=plan.network.activation,
+                palette=plan.network.palette,
                 max_flops=plan.budget.max_flops_per_example,
                 max_params=plan.budget.max_params,
             )

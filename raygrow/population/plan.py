@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
-from raygrow.architecture import ACTIVATIONS, GROWING_MOVES, Architecture, forward_flops
+from raygrow.architecture import ACTIVATIONS, GROWING_MOVES, Architecture, Palette, forward_flops
 from raygrow.data import AbstractSource
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.nn import OptimizerKind
@@ -73,6 +73,11 @@ class NetworkPlan(Section):
         known = [name for name in ACTIVATIONS if name != "identity"]
         if self.activation not in known:
             raise ValueError(f"`activation` must be one of {', '.join(known)}, but got {self.activation!r}")
+
+    @property
+    def palette(self) -> Palette:
+        """What new nodes are made of."""
+        return Palette(self.activation)
 
 
 @dataclass(frozen=True, kw_only=True)

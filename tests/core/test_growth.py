@@ -806,7 +806,7 @@ def test_gradmax_has_the_largest_fan_in_gradient(move: AbstractMove, k: int) -> 
         grown = graft(network, move, Extension(extension.fan_in, extension.bias, fan_out))
         gradients = torch.autograd.grad(CrossEntropy().mean(grown(x), y), list(grown.parameters()))
         total = 0.0
-        name = move.node if isinstance(move, Widen) else move.name_in(network.arch)  # type: ignore[attr-defined]
+        name, _ = move.landing(network.arch)
         reads = {bias_name(name), *(weight_name(s, name) for s in site.sources)}
         for (entry, _), gradient in zip(grown.named_parameters(), gradients, strict=True):
             if entry in reads:
