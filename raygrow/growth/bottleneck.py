@@ -8,7 +8,7 @@ Sources: Verbockhaven et al., "Growing Tiny Networks: Spotting Expressivity Bott
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from raygrow.growth.meter import Meter
 from raygrow.growth.rows import WHITENING_RIDGE, Rows
 from raygrow.growth.statistics import Fold
+from raygrow.nn import Network
 
 SUBSPACE_STEPS = 2
 """Block power iterations where an eigenproblem is too large to be worth solving whole: growth needs a few directions."""
@@ -39,16 +40,27 @@ class Residuals:
         self.fold = fold
         self._meter = meter
         self._perp: dict[str, Tensor] = {}
+        self._maps: dict[str, Tensor] = {}
 
     def regression(self, target: str) -> Rows:
         """What the target reads already."""
-        return self.fold.reads(self.fold.arch.parents(target))
+        return self.fold.into(target)
 
     def perp_of(self, target: str) -> Tensor:
-        """G_perp, [n, size]."""
+        """G_perp, one row a position looked at, [rows, size]."""
         if target not in self._perp:
-            self._perp[target] = self.regression(target).free(self.fold.gradients[target], self._meter)
+            self._perp[target] = self.regression(target).free(self.fold.gradient_rows(target), self._meter)
         return self._perp[target]
+
+    def perp_map(self, target: str) -> Tensor:
+        """G_perp at every position, [n, size, *grid], by the regression on the positions looked at."""
+        fold = self.fold
+        if not fold.arch.by_name[target].grid:
+            return self.perp_of(target)
+        if target not in self._maps:
+            step = self.regression(target).coefficients(fold.gradient_rows(target), self._meter)
+            self._maps[target] = fold.gradients[target] - added(fold.network, fold.values, target, step, self._meter)
+        return self._maps[target]
 
     def perp(self, targets: Sequence[str]) -> Tensor:
         """G_perp of several targets side by side, [n, q]."""
@@ -107,8 +119,35 @@ class Residuals:
 
     def share(self, target: str) -> float:
         """E|G_perp|^2 / E|G|^2, in [0, 1]."""
-        total = float(self.fold.gradients[target].square().sum()) / len(self.fold)
+        total = float(self.fold.gradient_rows(target).square().sum()) / len(self.fold)
         return self.bottleneck(target) / total if total > 0 else 0.0
+
+
+def added(network: Network, values: Mapping[str, Tensor], target: str, step: Tensor, meter: Meter) -> Tensor:
+    """What a change of the weights into a node adds to its pre-activation, [n, size, *grid].
+
+    Args:
+        values: of its parents, [n, size, *value grid].
+        step: of the matrix that acts on its rows, the bias last, [columns, size].
+    """
+    (reads,) = (node.reads for node in network.steps if node.name == target)
+    weighted = [read for read in reads if read.weight is not None]
+    total: Tensor | None = None
+    for read, block in zip(weighted, split_step(network, target, step), strict=True):
+        value = values[read.source]
+        meter.products += read.flops * len(value)
+        part = read.map.read(value, block.to(value), step[-1].to(value) if total is None else None)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def split_step(network: Network, target: str, step: Tensor) -> list[Tensor]:
+    """A change of the matrix that acts on a node's rows as one weight an edge, in the order of its parents."""
+    (reads,) = (node.reads for node in network.steps if node.name == target)
+    weights = [read.weight for read in reads if read.weight is not None]
+    blocks = torch.split(step[:-1], [weight[0].numel() for weight in weights])
+    return [block.T.reshape(weight.shape) for block, weight in zip(blocks, weights, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -197,9 +197,8 @@ class _IdentityMap(AbstractMap):
         return values if bias is None else values + bias.view(-1, *(1 for _ in self.source))
 
     def rows(self, values: Tensor, at: Tensor | None = None) -> Tensor:
-        flat = values.flatten(2).transpose(1, 2)
         # No weight acts on it, so that no regression has a column for it.
-        return flat[:, : flat.shape[1] if at is None else at.shape[1], :0]
+        return values.new_empty(len(values), prod(self.source) if at is None else at.shape[1], 0)
 
     def pull(self, gradient: Tensor, weight: Tensor | None) -> Tensor:
         return gradient
