@@ -34,11 +34,12 @@ class Residuals:
 
     Attributes:
         fold: the statistics it is computed on.
+        meter: takes the bill.
     """
 
     def __init__(self, fold: Fold, meter: Meter) -> None:
         self.fold = fold
-        self._meter = meter
+        self.meter = meter
         self._perp: dict[str, Tensor] = {}
         self._maps: dict[str, Tensor] = {}
 
@@ -49,7 +50,7 @@ class Residuals:
     def perp_of(self, target: str) -> Tensor:
         """G_perp, one row a position looked at, [rows, size]."""
         if target not in self._perp:
-            self._perp[target] = self.regression(target).free(self.fold.gradient_rows(target), self._meter)
+            self._perp[target] = self.regression(target).free(self.fold.gradient_rows(target), self.meter)
         return self._perp[target]
 
     def perp_map(self, target: str) -> Tensor:
@@ -58,8 +59,8 @@ class Residuals:
         if not fold.arch.by_name[target].grid:
             return self.perp_of(target)
         if target not in self._maps:
-            step = self.regression(target).coefficients(fold.gradient_rows(target), self._meter)
-            self._maps[target] = fold.gradients[target] - added(fold.network, fold.values, target, step, self._meter)
+            step = self.regression(target).coefficients(fold.gradient_rows(target), self.meter)
+            self._maps[target] = fold.gradients[target] - added(fold.network, fold.values, target, step, self.meter)
         return self._maps[target]
 
     def perp(self, targets: Sequence[str]) -> Tensor:
@@ -72,20 +73,20 @@ class Residuals:
 
         The projection is symmetric, so the narrower of the two sides is projected.
         """
-        g = self.fold.gradients[target]
+        g = self.fold.gradient_rows(target)
         if target in self._perp or g.shape[1] <= left.shape[1]:
-            return self._meter.mm(left.T, self.perp_of(target)) / len(g)
-        return self._meter.mm(self.regression(target).free(left, self._meter).T, g) / len(g)
+            return self.meter.mm(left.T, self.perp_of(target)) / len(g)
+        return self.meter.mm(self.regression(target).free(left, self.meter).T, g) / len(g)
 
     def along(self, directions: Tensor, targets: Sequence[str]) -> Tensor:
         """G_perp v for the columns v of [q, m], [n, m]; without G_perp itself where it was not needed yet."""
         total: Tensor | None = None
         for target, part in zip(targets, torch.split(directions, self._sizes(targets)), strict=True):
             if target in self._perp:
-                added = self._meter.mm(self._perp[target], part)
+                added = self.meter.mm(self._perp[target], part)
             else:
-                g = self._meter.mm(self.fold.gradients[target], part)
-                added = self.regression(target).free(g, self._meter)
+                g = self.meter.mm(self.fold.gradient_rows(target), part)
+                added = self.regression(target).free(g, self.meter)
             total = added if total is None else total + added
         assert total is not None
         return total
@@ -99,19 +100,20 @@ class Residuals:
         q = sum(self._sizes(targets))
         if q <= FORMED:
             perp = self.perp(targets)
-            found = eigenpairs(self._meter.mm(perp.T, perp) / len(perp), count, generator, self._meter)
+            found = eigenpairs(self.meter.mm(perp.T, perp) / len(perp), count, generator, self.meter)
         else:
 
             def power(block: Tensor) -> Tensor:
                 along = self.along(block, targets)
-                return torch.cat([self._meter.mm(self.fold.gradients[t].T, along) for t in targets]) / len(along)
+                return torch.cat([self.meter.mm(self.fold.gradient_rows(t).T, along) for t in targets]) / len(along)
 
             # A projection applied twice is applied once.
-            found = leading_eigenpairs(power, q, count, self.fold.gradients[targets[0]], generator, self._meter)
+            like = self.fold.gradient_rows(targets[0])
+            found = leading_eigenpairs(power, q, count, like, generator, self.meter)
         return found[0].clamp_min(0).sqrt(), self.along(found[1], targets)
 
     def _sizes(self, targets: Sequence[str]) -> list[int]:
-        return [self.fold.gradients[target].shape[1] for target in targets]
+        return [self.fold.gradient_rows(target).shape[1] for target in targets]
 
     def bottleneck(self, target: str) -> float:
         """E|G_perp|^2."""

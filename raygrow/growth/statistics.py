@@ -81,7 +81,7 @@ class Sample:
         return bill
 
     def positions(self, grid: Grid) -> Tensor:
-        """Flat positions of a grid that the statistics look at, [n, m], other ones in every example, the same in every round."""
+        """Flat positions of a grid that the statistics look at, [n, m]: others in every example, the same in every round."""
         if grid not in self._positions:
             n, there = len(self), prod(grid)
             m = min(there, max(8, min(POSITIONS, MAP_ROWS // n)))
@@ -106,6 +106,7 @@ class Fold:
         values: of every node, [n, size, *value grid].
         gradients: G of the nodes that were asked for, [n, size, *grid].
         curvature: backpropagated curvature samples (``AbstractLoss.curvature_sample``), likewise; empty unless asked for.
+        cluster: rows that come from one example and are not independent: 1, or positions where a map was written in rows.
     """
 
     def __init__(
@@ -117,9 +118,11 @@ class Fold:
         rows: RowsTable,
         sample: Sample | None = None,
         whole: tuple[Fold, int, int] | None = None,
+        cluster: int = 1,
     ) -> None:
         self.network, self.values, self.gradients, self.curvature = network, values, gradients, curvature
         self._rows, self._sample, self._whole = rows, sample, whole
+        self.cluster = cluster
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
@@ -135,7 +138,8 @@ class Fold:
             return whole.reads(sources).split(first)[half]
         key = tuple(sources)
         if key not in self._rows:
-            self._rows[key] = Rows(with_constant([self.values[source] for source in sources]))
+            read = [self.values[source] for source in sources] or [next(iter(self.values.values()))[:, :0]]
+            self._rows[key] = Rows(with_constant(read))
         return self._rows[key]
 
     def positions(self, grid: Grid) -> Tensor | None:
