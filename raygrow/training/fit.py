@@ -12,7 +12,8 @@ from raygrow.architecture import training_flops
 from raygrow.nn import Network, OptimizerPlan, State, clone
 from raygrow.nn.losses import AbstractLoss
 from raygrow.training.examples import Examples
-from raygrow.training.pack import Fork, Pack
+from raygrow.training.pack import Pack
+from raygrow.training.store import Fork
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from raygrow.nn.losses import AbstractLoss
 from raygrow.training.evaluate import Score, score
 from raygrow.training.examples import Examples, example_order
 from raygrow.training.fit import Learned, Lesson, teach
-from raygrow.training.pack import Fork
+from raygrow.training.store import Fork
 
 
 @dataclass(frozen=True)
