@@ -172,6 +172,15 @@ class Network(nn.Module):
             values[name] = function(total) if layer.node.plain else layer.trained(total, generator)
         return values[OUTPUT]
 
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Set the moments of batch norm to those of these examples, from the input on."""
+        values: dict[str, Tensor] = {INPUT: self.shaped(x)}
+        for name, reads, bias, layer, function in self.steps:
+            total = self._read(reads, bias, values, len(x))
+            layer.calibrate(total)
+            values[name] = function(total)
+
     def shaped(self, x: Tensor) -> Tensor:
         """Examples [n, inputs] as values of the input."""
         return x.view(len(x), -1, *self._grid) if self._grid else x
