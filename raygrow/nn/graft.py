@@ -39,6 +39,7 @@ class Extension:
         )
 
 
+@torch.no_grad()
 def graft(network: Network, move: AbstractMove, extension: Extension) -> Network:
     """The network after ``move``: a new module; ``network`` is left as it was.
 
@@ -51,16 +52,18 @@ def graft(network: Network, move: AbstractMove, extension: Extension) -> Network
     grown = Network(move.apply(arch), dtype=like.dtype)
     if like.device.type != "cpu":
         grown.to(like.device)
-    new = {name: parameter.data for name, parameter in grown.named.items()}
     for name, old in network.named.items():
-        new[name][tuple(slice(0, size) for size in old.shape)] = old.data
+        place: torch.Tensor = grown.named[name]
+        if place.shape != old.shape:
+            place = place[tuple(slice(0, size) for size in old.shape)]
+        place.copy_(old)
     for name, block, value in _blocks(arch, move, extension):
-        if new[name][block].shape != value.shape:
+        place = grown.named[name][block]
+        if place.shape != value.shape:
             raise MoveError(
-                f"{move!r}: the extension of {name} must have shape {tuple(new[name][block].shape)}, "
-                f"but got {tuple(value.shape)}"
+                f"{move!r}: the extension of {name} must have shape {tuple(place.shape)}, but got {tuple(value.shape)}"
             )
-        new[name][block] = value.to(new[name])
+        place.copy_(value)
     return grown
 
 
