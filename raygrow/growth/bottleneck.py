@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from raygrow.growth.meter import Meter
-from raygrow.growth.rows import WHITENING_RIDGE, Rows
+from raygrow.growth.rows import WHITENING_RIDGE, Rows, side_by_side
 from raygrow.growth.statistics import Fold
 from raygrow.nn import Network
 
@@ -65,8 +65,7 @@ class Residuals:
 
     def perp(self, targets: Sequence[str]) -> Tensor:
         """G_perp of several targets side by side, [n, q]."""
-        parts = [self.perp_of(target) for target in targets]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return side_by_side([self.perp_of(target) for target in targets])
 
     def cross(self, left: Tensor, target: str) -> Tensor:
         """E[left G_perp^T] for rows of shape [n, m]; [m, size].
@@ -211,19 +210,19 @@ def leading(
         perp = residuals.perp(targets)
         values, right = eigenpairs(meter.mm(perp.T, smooth(perp)) / n, count, generator, meter)
         return Leading(values.clamp_min(0).sqrt(), right, read(meter.mm(perp, right)))
-    cross = torch.cat([residuals.cross(rows.matrix, target) for target in targets], 1)
-
-    def whitened(block: Tensor) -> Tensor:
-        return meter.apply_inverse(factor, meter.mm(cross, block))
-
+    cross = side_by_side([residuals.cross(rows.matrix, target) for target in targets])
+    whitened = meter.apply_root(factor, cross)
     if q > FORMED:
-        values, right = leading_eigenpairs(
-            lambda block: meter.mm(cross.T, whitened(block)), q, count, rows.matrix, generator, meter
-        )
+
+        def squared(block: Tensor) -> Tensor:
+            return meter.mm(whitened.T, meter.mm(whitened, block))
+
+        values, right = leading_eigenpairs(squared, q, count, rows.matrix, generator, meter)
     else:
-        matrix = meter.mm(cross.T, meter.apply_inverse(factor, cross))
-        values, right = eigenpairs(matrix, count, generator, meter)
-    return Leading(values.clamp_min(0).sqrt(), right, whitened(right))
+        values, right = eigenpairs(meter.mm(whitened.T, whitened), count, generator, meter)
+    return Leading(
+        values.clamp_min(0).sqrt(), right, meter.apply_root(factor, meter.mm(whitened, right), transposed=True)
+    )
 
 
 def eigenpairs(matrix: Tensor, count: int, generator: torch.Generator, meter: Meter) -> tuple[Tensor, Tensor]:
@@ -235,7 +234,7 @@ def eigenpairs(matrix: Tensor, count: int, generator: torch.Generator, meter: Me
 
 
 def _dense_eigenpairs(matrix: Tensor, count: int, meter: Meter) -> tuple[Tensor, Tensor]:
-    values, vectors = meter.eigh((matrix + matrix.T) / 2)
+    values, vectors = meter.eigh(matrix)
     return values.flip(0)[:count], vectors.flip(1)[:, :count]
 
 

@@ -42,8 +42,9 @@ class Refit:
         result: dict[str, Tensor] = {}
         for target, gram in self.columns.items():
             k = round(share * len(gram))
-            ridge = ridge_for(float(gram.diagonal()[:k].sum()), k, self.rows[target], REFIT_RIDGE)
-            result[target] = meter.solve(gram[:k, :k], self.cross[target][:k], ridge).T
+            trace = float(gram.diagonal()[:k].sum())
+            ridge = ridge_for(trace, k, self.rows[target], REFIT_RIDGE)
+            result[target] = meter.solve(gram[:k, :k], self.cross[target][:k], ridge, trace).T
         return result
 
 

@@ -26,7 +26,7 @@ from raygrow.architecture import (
 )
 from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.meter import Meter
-from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows
+from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows, side_by_side
 from raygrow.nn import Network
 from raygrow.nn.losses import AbstractLoss
 from raygrow.nn.maps import map_of
@@ -57,11 +57,12 @@ class Sample:
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x = torch.cat([x[0::2], x[1::2]])
+        self.rows = Rows(with_constant([torch.cat([x[0::2], x[1::2]])]))
+        # A view, so that passes and regressions read the same memory.
+        self.x = self.rows.matrix[:, :-1]
         self.y = torch.cat([y[0::2], y[1::2]])
         self.first = (len(x) + 1) // 2
         self.peak = float(self.x.abs().amax())
-        self.rows = Rows(with_constant([self.x]))
         self.rows.split(self.first)
         self._positions: dict[Grid, Tensor] = {}
 
@@ -182,8 +183,7 @@ class Fold:
 
     def feeds(self, targets: Sequence[str]) -> Tensor:
         """Functional gradients at what a unit with these targets feeds, side by side, [n, q]."""
-        parts = [self.gradients[target] for target in targets]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return side_by_side([self.gradients[target] for target in targets])
 
     def half(self, which: int, first: int) -> Fold:
         """The rows before ``first``, or those from there on, as views."""

@@ -183,7 +183,7 @@ class Network(nn.Module):
 
     def shaped(self, x: Tensor) -> Tensor:
         """Examples [n, inputs] as values of the input."""
-        return x.view(len(x), -1, *self._grid) if self._grid else x
+        return x.reshape(len(x), -1, *self._grid) if self._grid else x
 
     @staticmethod
     def _read(reads: list[Read], bias: Tensor, values: Mapping[str, Tensor], n: int) -> Tensor:

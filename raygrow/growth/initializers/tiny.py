@@ -16,6 +16,7 @@ from raygrow.growth.curvature import CURVED_OUTPUTS, curved_directions, worth_se
 from raygrow.growth.initializers.base import AbstractInitializer, split_fan_in
 from raygrow.growth.meter import Meter
 from raygrow.growth.refit import Refit
+from raygrow.growth.rows import side_by_side
 from raygrow.nn import Extension
 from raygrow.nn.activations import FUNCTIONS
 
@@ -64,7 +65,7 @@ class Tiny(AbstractInitializer):
             return {0: Extension(edge=refit.fan_out(1.0, meter)[target])}
         alpha = self._directions(residuals, site, max(sizes), generator, meter)
         before = meter.mm(rows, alpha.T)
-        scale = before.square().mean(0).sqrt().clamp_min(1e-12)
+        scale = _rms(before).clamp_min(1e-12)
         sign, hidden = _signed(before / scale, residuals, site, meter)
         fan_in, bias = split_fan_in(site, residuals, alpha * (sign / scale)[:, None])
         refit = Refit.of(residuals, dict.fromkeys(site.targets, hidden), meter)
@@ -83,7 +84,7 @@ class Tiny(AbstractInitializer):
         assert site.activation is not None
         rows = residuals.fold.reads(site.sources)
         if not _blind(residuals, site):
-            alpha = torch.cat(_linear_directions(residuals, site, most, generator, meter))[:most]
+            alpha = _linear_directions(residuals, site, most, generator, meter)
         elif self.curved and rows.p > 1 and worth_searching(rows.p - 1, rows.n):
             outputs = residuals.strongest(site.targets, min(most, CURVED_OUTPUTS), generator)
             if residuals.fold.cluster > 1:
@@ -109,27 +110,29 @@ def _blind(residuals: Residuals, site: Site) -> bool:
     return all(set(site.sources) <= set(arch.parents(target)) for target in site.targets)
 
 
-def _linear_directions(
-    residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter
-) -> tuple[Tensor, Tensor]:
-    """Directions of the linearised theory above the noise floor (growth_math 1.2), and faint ones below it; [m, p2] each."""
+def _linear_directions(residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter) -> Tensor:
+    """Directions of the linearised theory above the noise floor (growth_math 1.2), then faint ones below it; [m, p2]."""
     rows = residuals.fold.reads(site.sources)
     found = leading(residuals, site.sources, site.targets, most, generator, meter)
     # Without signal sqrt(n) S^-1/2 N v is p2 entries whose variance is that of G_perp v, and the best v makes use of chance in
     # every output: Chevet's bound on the largest singular value, sqrt(p2) + sqrt(q) where the outputs are alike.
     along = residuals.along(found.right, site.targets)
-    noise = along.square().mean(0).sqrt() * math.sqrt(min(rows.varying, rows.n))
+    deviation = _rms(along) * math.sqrt(min(rows.varying, rows.n))
     if residuals.fold.cluster > 1:
-        noise = noise * _inflation(rows.whitened(meter), along, residuals.fold.cluster)
-    total = sum(float(residuals.fold.gradients[target].square().sum()) for target in site.targets) / rows.n
-    size = math.sqrt(rows.n) * found.values
-    clear = (size > noise + math.sqrt(total)) & (size > 0)
-    faint = ~clear & (size > FAINT * noise) & (size > 0)
-    if rows.whole is not None:
-        # In a half of the examples they would be a linear map learned from noise, nearly the same from either half, and
-        # predictions would stand out where there is nothing to find.
-        faint[:] = False
-    return found.read[:, clear].T, found.read[:, faint].T
+        deviation = deviation * _inflation(rows.whitened(meter), along, residuals.fold.cluster)
+    noise = deviation.tolist()
+    outputs = float(torch.linalg.vector_norm(residuals.fold.feeds(site.targets))) / math.sqrt(rows.n)
+    size = (math.sqrt(rows.n) * found.values).tolist()
+    clear = [i for i, s in enumerate(size) if s > noise[i] + outputs and s > 0]
+    # In a half of the examples faint ones would be a linear map learned from noise, nearly the same from either half, and
+    # predictions would stand out where there is nothing to find.
+    faint = [i for i, s in enumerate(size) if s > FAINT * noise[i] and s > 0 and rows.whole is None and i not in clear]
+    return found.read[:, clear + faint].T
+
+
+def _rms(columns: Tensor) -> Tensor:
+    """Of every column of [n, m], [m]."""
+    return columns.square().mean(0).sqrt()
 
 
 def _inflation(white: Tensor, along: Tensor, cluster: int) -> Tensor:
@@ -158,7 +161,7 @@ def _signed(before: Tensor, residuals: Residuals, site: Site, meter: Meter) -> t
         return torch.ones_like(before[0]), hidden
     both = torch.cat([hidden, function(-before)], 1)
     centred = both - both.mean(0)
-    followed = torch.stack([residuals.cross(centred, t).square().sum(1) for t in site.targets]).sum(0)
-    score = (followed / centred.square().sum(0).clamp_min(1e-12)).view(2, -1)
-    flip = score[1] > score[0]
-    return 1.0 - 2.0 * flip.to(before), torch.where(flip, both[:, hidden.shape[1] :], hidden)
+    followed = side_by_side([residuals.cross(centred, target) for target in site.targets])
+    plain, flipped = (followed.square().sum(1) / centred.square().sum(0).clamp_min(1e-12)).view(2, -1)
+    flip = flipped > plain
+    return torch.where(flip, -1.0, 1.0).to(before), torch.where(flip, both[:, hidden.shape[1] :], hidden)
