@@ -67,7 +67,7 @@ SOME_MOVES: tuple[AbstractMove, ...] = (
     AddNode(("input", "h1"), ("h3", "output"), 3, "relu"),
     AddEdge("input", "h3"),
 )
-"""One of every kind on ``a_network``, one with two parents and two children."""
+"""One of every kind that initializers begin on any network, on ``a_network``, one with two parents and two children."""
 
 
 def with_activation(move: AbstractMove, activation: str) -> AbstractMove:

@@ -148,7 +148,7 @@ class Growing:
         wanted = SITES_A_PROBE * self.member.growth.candidates
         if len(smallest) <= wanted:
             return set(smallest)
-        arch, price = self.network.arch, self.worker.facts.price(self.member.growth, self.worker.plan.budget)
+        arch, price = self.network.arch, self.worker.facts.price(self.member.growth, self.worker.plan)
         values: dict[Site, float] = {}
         for site, move in smallest.items():
             found = self._predict(halves, site, (move.units,), both_ways=False)[move.units]
@@ -181,7 +181,7 @@ class Growing:
             move
             for move in legal_moves(
                 arch,
-                kinds=growth.moves,
+                kinds=plan.moves(self.member),
                 units=growth.units,
                 palette=plan.network.palette,
                 max_flops=plan.budget.max_flops_per_example,
@@ -227,7 +227,7 @@ class Growing:
             "flops_ratio": candidate.added_flops / max(flops, 1),
             "units": candidate.move.units,
             "validation_loss": self.search.before / facts.constant_loss,
-            "budget_used": flops / facts.flops_scale(plan.budget),
+            "budget_used": flops / facts.flops_scale(plan),
             "rounds_since_growth": task.rounds_since_growth,
             "last_gain": task.last_gain / facts.constant_loss,
             "progress": task.round / max(plan.campaign.rounds, 1),

@@ -35,7 +35,7 @@ class MemberRound:
         self.data, self.loss = worker.data, worker.data.loss
         training = self.member.training
         self.optimizer = OptimizerPlan(training.optimizer, training.lr)
-        self.price = worker.facts.price(self.member.growth, worker.plan.budget)
+        self.price = worker.facts.price(self.member.growth, worker.plan)
         self.meter = Meter()
         self.situation = Situation(
             task.round, task.tests, self.member.growth.candidates, self.price, worker.facts.constant_loss

@@ -14,7 +14,7 @@ import torch
 
 from raygrow.architecture import digest_seed, forward_flops, params
 from raygrow.data import Dataset
-from raygrow.nn import Network, OptimizerPlan, State, all_finite
+from raygrow.nn import Network, OptimizerPlan, State, all_finite, begun
 from raygrow.population.checkpoints import Checkpoint, CheckpointStore
 from raygrow.population.growing import Samples
 from raygrow.population.member_round import MemberRound, Work
@@ -109,7 +109,8 @@ class Worker:
 
     def _start(self, task: Task) -> Report:
         member = self.plan.member(task.member)
-        network = Network(self.facts.start).to(self.device)
+        generator = torch.Generator().manual_seed(self.seed("start", member))
+        network = begun(self.facts.start(self.plan.network), generator).to(self.device)
         state = member.strategy.initial_state(self.facts.constant_loss)
         digest = self.save(network, {}, {"kind": kind_of(member.strategy), "state": state})
         found = score(network, self.data.validation, self.data.loss)

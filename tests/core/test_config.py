@@ -136,7 +136,7 @@ WRONG = [
     ("training.examples_per_round", "two epochs"),
     ("training.examples_per_round", None),
     ("training.final_examples", "4e3"),
-    ("growth.moves", ["prune"]),
+    ("growth.moves", ["shrink"]),
     ("growth.moves", "widen"),
     ("growth.moves", []),
     ("growth.units", [0]),

@@ -669,7 +669,7 @@ def test_a_move_that_does_not_pay_is_rejected_by_the_round_whatever_the_strategy
         assert re.search(r"growth round; but gain .* is not above its price", row["reason"])
         assert row["value"] == pytest.approx(row["gain"] - 1e3 * row["added_flops"])
     assert live.coordinator.heads["m"].adopted == 0
-    assert {entry["arch_id"] for entry in live.coordinator.heads["m"].history} == {facts.start.arch_id}
+    assert {entry["arch_id"] for entry in live.coordinator.heads["m"].history} == {facts.start(plan.network).arch_id}
 
 
 # Which checkpoints stay

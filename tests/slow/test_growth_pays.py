@@ -81,7 +81,7 @@ def _linear_start(config: str, seed: int, examples: int) -> float:
     ready = prepare_campaign(plan)
     data, loss = ready.dataset, LOSSES[ready.facts.task]
     train, test = (Examples.of(s.x, s.y, torch.device("cpu")) for s in (data.train, data.test))
-    network = Network(ready.facts.start)
+    network = Network(ready.facts.start(ready.plan.network))
     optimizer, size = OptimizerPlan(plan.training.optimizer, plan.training.lr), plan.training.batch_size
     order = example_order(len(train), examples, seed)
     final = examples_of(plan.training.final_examples, len(train))
