@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from raygrow.architecture import AbstractMove, Candidate, Site, Widen, digest_seed, forward_flops, legal_moves
+from raygrow.architecture import AbstractMove, Candidate, Prune, Site, Widen, digest_seed, forward_flops, legal_moves
 from raygrow.growth.bottleneck import Residuals
+from raygrow.growth.exact import BUILDERS
 from raygrow.growth.line_search import Searched
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction, predict
+from raygrow.growth.pruning import prune
 from raygrow.growth.statistics import Pass, Sample, Statistics
 from raygrow.growth.step import amplified
 from raygrow.growth.update import update_existing
@@ -101,8 +103,8 @@ class Growing:
 
     def propose(self) -> Proposed:
         """Legal moves at the sites worth it, with a prediction where the strategy uses one and the initializer allows it."""
-        moves = self._moves()
-        if not moves:
+        moves, exact = self._moves()
+        if not moves and not exact:
             return Proposed({}, (), {})
         predicts = self.member.strategy.predicts
         blind = self.member.initializer.preserves_function(self.worker.plan.network.activation)
@@ -125,6 +127,10 @@ class Growing:
             candidate = Candidate(self.member.name, self.task.round, self.network.arch, move, initializer, seed)
             candidates[candidate.id] = candidate
             predictions[candidate.id] = by_site[site][move.units] if site in by_site else None
+        for move in exact:
+            candidate = Candidate(self.member.name, self.task.round, self.network.arch, move, initializer, 0)
+            candidates[candidate.id] = candidate
+            predictions[candidate.id] = self._loss_of(move) if predicts and isinstance(move, Prune) else None
         share: Callable[[str], float] | None = self._residuals().share if predicts else None
         proposals = [self._proposal(candidates[id], predictions[id], share) for id in sorted(candidates)]
         return Proposed(candidates, proposals, predictions)
@@ -134,6 +140,10 @@ class Growing:
     ) -> Mapping[int, Prediction | None]:
         draw = self._generator(str(site))
         return predict(self.member.initializer, halves, site, sizes, draw, self.meter, both_ways=both_ways)
+
+    def _loss_of(self, move: Prune) -> Prediction:
+        """What a smaller layer is expected to lose: an estimate that no test stands behind."""
+        return Prediction(0.0, 0.0, None, -prune(self._residuals(), move, self.meter).cost)
 
     def _first_look(self, halves: Sequence[Residuals], moves: Sequence[tuple[Site, AbstractMove]]) -> set[Site]:
         """The sites worth a whole prediction: those of the highest value at their smallest size, learned one way only.
@@ -164,7 +174,9 @@ class Growing:
         initializer = self.member.initializer
         for candidate in shortlist:
             site = candidate.move.place(candidate.parent)
-            assert site is not None
+            if site is None:
+                built[candidate.id] = BUILDERS[type(candidate.move)](self._residuals(), candidate.move, self.meter)
+                continue
             size = candidate.move.units
             generator = torch.Generator().manual_seed(candidate.seed)
             extension = initializer.begin(self._residuals(), site, (size,), generator, self.meter)[size]
@@ -175,7 +187,8 @@ class Growing:
             built[candidate.id] = extension
         return built
 
-    def _moves(self) -> list[tuple[Site, AbstractMove]]:
+    def _moves(self) -> tuple[list[tuple[Site, AbstractMove]], list[AbstractMove]]:
+        """Legal moves: those that the member's initializer can begin, with their sites, and those that need none."""
         growth, plan, arch = self.member.growth, self.worker.plan, self.network.arch
         moves = [
             move
@@ -187,15 +200,16 @@ class Growing:
                 max_flops=plan.budget.max_flops_per_example,
                 max_params=plan.budget.max_params,
             )
-            if type(move) in self.member.initializer.supports
         ]
+        exact = [move for move in moves if type(move) in BUILDERS]
+        moves = [move for move in moves if type(move) in self.member.initializer.supports]
         # A new node that reads and feeds what an existing one does is that node, wider: one of the two is enough to probe,
         # and the wider node leaves the graph as it is.
         wider = {move.place(arch) for move in moves if isinstance(move, Widen)}
         placed = [(move.place(arch), move) for move in moves]
         return [
             (site, move) for site, move in placed if site is not None and (isinstance(move, Widen) or site not in wider)
-        ]
+        ], exact
 
     def _measure(self, curvature: torch.Generator | None = None) -> Statistics:
         nodes = [node.name for node in self.network.arch.nodes[1:]]
@@ -221,7 +235,6 @@ class Growing:
     ) -> Proposal:
         facts, task, plan = self.worker.facts, self.task, self.worker.plan
         site = candidate.move.place(candidate.parent)
-        assert site is not None
         flops = forward_flops(candidate.parent)
         known = {
             "flops_ratio": candidate.added_flops / max(flops, 1),
@@ -235,7 +248,8 @@ class Growing:
         if share is not None:
             known["predicted_gain"] = prediction.gain / facts.constant_loss if prediction else 0.0
             known["prediction_t"] = prediction.t if prediction else 0.0
-            known["bottleneck_share"] = float(np.mean([share(target) for target in site.targets]))
+            # A move without a site follows no bottleneck.
+            known["bottleneck_share"] = float(np.mean([share(target) for target in site.targets])) if site else 0.0
         return Proposal(
             candidate.id,
             candidate.move.kind,

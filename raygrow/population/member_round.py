@@ -10,7 +10,7 @@ import numpy as np
 from raygrow.architecture import Candidate, digest_seed, forward_flops, params
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction
-from raygrow.nn import Network, OptimizerPlan, State, all_finite, carry_state, graft
+from raygrow.nn import Heritage, Network, OptimizerPlan, State, all_finite, carry_state, graft
 from raygrow.population.checkpoints import Checkpoint
 from raygrow.population.growing import Growing
 from raygrow.population.plan import examples_of, kind_of
@@ -75,8 +75,12 @@ class MemberRound:
         shortlist = self.member.strategy.shortlist(proposals, self.situation, head.strategy["state"], rng)
         built = growing.build([candidates[p.id] for p in shortlist])
         probed = [(p, built[p.id]) for p in shortlist if p.id in built]
-        grown = [(graft(network, candidates[p.id].move, extension), p) for p, extension in probed]
-        forks = [Fork(network, state), *(Fork(net, carry_state(state, net)) for net, _ in grown)]
+        forks = [Fork(network, state)]
+        for proposal, extension in probed:
+            move = candidates[proposal.id].move
+            inherited = Heritage.of(move, network.arch, extension.kept).state(state)
+            grown = graft(network, move, extension)
+            forks.append(Fork(grown, carry_state(inherited, grown)))
         mse = self._search_loss(network)
         data = self.data
         probe = Probe(forks, data.train, data.search, data.validation, self.loss, self._probe_plan(), self.optimizer)

@@ -380,7 +380,7 @@ def test_hold_changes_nothing() -> None:
 
 EXAMPLES: tuple[AbstractMove, ...] = (
     *SOME_MOVES,
-    InsertLayer("h1", 3),
+    InsertLayer("h1", 4),
     AddBlock("h1", 2, "relu"),
     Prune("h2", 1),
     Hold(),

@@ -37,7 +37,9 @@ def a_worker(
         strategy=strategy,
         initializer=initializer or Tiny(),
         training=Training(examples_per_round=400),
-        growth=Growth(candidates=2, units=(2, 4), statistics_examples=statistics),
+        growth=Growth(
+            moves=("widen", "add_node", "add_edge"), candidates=2, units=(2, 4), statistics_examples=statistics
+        ),
         probe=Probe(examples=400),
     )
     data = Teacher(rows=rows)
