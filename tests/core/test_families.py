@@ -39,7 +39,7 @@ NORMS = ("none", "batch", "layer", "group")
 
 def a_start(family: AbstractFamily, shape: tuple[int, ...], outputs: int = 3, **choices: object) -> Architecture:
     network = NetworkPlan(family=family.name, **choices)  # type: ignore[arg-type]
-    return Facts("classification", prod(shape) or 5, outputs, 100, 1.0, shape).start(network)
+    return Facts("classification", prod(shape) if shape else 5, outputs, 100, 1.0, shape).start(network)
 
 
 def moved(arch: Architecture, steps: int, seed: int, network: NetworkPlan) -> Architecture:
@@ -79,7 +79,7 @@ def test_costs_of_what_a_family_grows_are_those_torch_counts(family: AbstractFam
         arch = moved(a_start(family, shape, kernels=(3, 1)), seed * 2, seed, chosen)
         network = Network(arch)
         assert params(arch) == sum(p.numel() for p in network.parameters())
-        x = torch.randn(4, prod(shape) or 5)
+        x = torch.randn(4, prod(shape) if shape else 5)
         with FlopCounterMode(display=False) as counter:
             output = network(x)
         assert counter.get_total_flops() == 4 * forward_flops(arch)
@@ -92,7 +92,7 @@ def test_costs_of_what_a_family_grows_are_those_torch_counts(family: AbstractFam
 def test_a_start_is_a_constant_that_learns(family: AbstractFamily, shape: tuple[int, ...]) -> None:
     """Nothing reaches the output at first; the head and, after one step of it, every other weight has a gradient."""
     network = begun(a_start(family, shape), torch.Generator().manual_seed(0))
-    x = torch.randn(64, prod(shape) or 5, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(64, prod(shape) if shape else 5, generator=torch.Generator().manual_seed(1))
     y = torch.randint(3, (64,), generator=torch.Generator().manual_seed(2))
     assert not network(x).any()
     for _ in range(4):
@@ -113,7 +113,7 @@ def test_gradients_at_preactivations_are_autograds(family: AbstractFamily, shape
         parameter.data = 0.5 * torch.randn(
             parameter.shape, generator=torch.Generator().manual_seed(i), dtype=torch.float64
         )
-    trace = network.trace(torch.randn(6, prod(shape) or 5, dtype=torch.float64))
+    trace = network.trace(torch.randn(6, prod(shape) if shape else 5, dtype=torch.float64))
     nodes = [name for name in network.arch.order if name != INPUT]
     at_output = torch.randn(6, 3, dtype=torch.float64)
     wanted = torch.autograd.grad(trace.output, [trace.preactivations[name] for name in nodes], at_output)
