@@ -107,7 +107,8 @@ def _row(record: Record, probed: Probed) -> dict[str, Any]:
         "seed": row["seed"],
         "seconds": _finite(probed.seconds),
         "features": list(row["features"]),
-        "measurements": list(row["measurements"].items()),
+        # Ledgers of earlier versions have none.
+        "measurements": list(row.get("measurements", {}).items()),
     }
 
 

@@ -83,7 +83,8 @@ class North(AbstractStrategy):
         phi, reference = proposal.measurements.get(PHI), state["reference"].get(proposal.site)
         if phi is None or reference is None:
             return 0
-        return max(0, math.floor(proposal.measurements[WIDTH] * (phi - self.gamma * float(reference))))
+        # A whole number of units must not be lost to rounding: 20 (1 - 0.9) is 1.9999999999999996.
+        return max(0, math.floor(proposal.measurements[WIDTH] * (phi - self.gamma * float(reference)) + 1e-9))
 
 
 def _first_layers(proposals: Sequence[Proposal], count: int, rng: np.random.Generator) -> tuple[Proposal, ...]:

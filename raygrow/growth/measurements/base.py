@@ -23,6 +23,9 @@ from raygrow.growth.prediction import hidden_values
 from raygrow.growth.statistics import Pass
 from raygrow.nn import Extension
 
+FAINT = 0.05
+"""Rms below which values of new units are the noise that a zero fan-in begins with (GradMax with ReLU); others' are near 1."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -74,7 +77,7 @@ class Subject:
         assert extension.bias is not None
         silent = not any(bool(block.any()) for block in extension.fan_out.values())
         hidden = self.hidden(extension)
-        if not silent and not bool(hidden.any()):
+        if not silent and float(hidden.square().mean()) < FAINT**2:
             extension, hidden = self._driven(extension)
         if not silent:
             return extension
