@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from raygrow.nn.losses import AbstractLoss
 
 COARSE = tuple(4.0**e for e in range(-12, 5))
 
-SCOUTS = 128
+SCOUTS = 64
 """Examples that find the order of magnitude; all of them then decide."""
 
 
@@ -72,8 +73,7 @@ class Searched:
         table = torch.tensor(scales, dtype=trace.output.dtype, device=trace.output.device)
         outputs = self.network.tail(trace, deltas, table)
         means = self.loss.per_example(outputs, y).mean(1, dtype=torch.float64)
-        found: list[float] = means.nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()
-        return found
+        return [loss if loss < math.inf else math.inf for loss in means.tolist()]
 
 
 @torch.no_grad()

@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from raygrow.architecture import Site
+from raygrow.architecture import AbstractReading, Site
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers.base import AbstractInitializer
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
 from raygrow.nn.activations import FUNCTIONS
+from raygrow.nn.layers import Layer
+from raygrow.nn.maps import map_of
+
+if TYPE_CHECKING:
+    from raygrow.growth.initializers.base import AbstractInitializer
 
 
 @dataclass(frozen=True)
@@ -38,33 +43,46 @@ class Prediction:
 
 
 def response(extension: Extension, site: Site, values: Mapping[str, Tensor], meter: Meter) -> dict[str, Tensor]:
-    """What the new weights add to the pre-activations of every target, given the values of every node; [n, size]."""
+    """What the new weights add to the pre-activations of every target, given the values of every node; [n, size, *grid]."""
     if extension.edge is not None:
-        (target,) = site.targets
-        read = values[site.sources[0]]
-        return {target: meter.mm(read, extension.edge.T.to(read))}
-    return fed(extension, hidden_values(extension, site, values, meter), meter)
+        (source,), (target,), (reading,) = site.sources, site.targets, site.reads
+        return {target: _read(values[source], reading, extension.edge, meter)}
+    return fed(extension, site, hidden_values(extension, site, values, meter), meter)
 
 
 def hidden_values(extension: Extension, site: Site, values: Mapping[str, Tensor], meter: Meter) -> Tensor:
-    """Values of the new units, [n, k]."""
+    """Values of the new units, [n, k, *value grid]. Batch norm begins as the identity."""
     assert site.activation is not None and extension.bias is not None
     total: Tensor | None = None
-    for source, block in extension.fan_in.items():
-        part = meter.mm(values[source], block.T.to(values[source]))
-        total = part + extension.bias.to(part) if total is None else total + part
+    for source, reading in zip(site.sources, site.reads, strict=True):
+        part = _read(
+            values[source], reading, extension.fan_in[source], meter, extension.bias if total is None else None
+        )
+        total = part if total is None else total + part
     assert total is not None
-    return FUNCTIONS[site.activation](total)
+    if site.plain:
+        return FUNCTIONS[site.activation](total)
+    return Layer(site.unit(len(extension.bias))).value(total)
 
 
-def fed(extension: Extension, hidden: Tensor, meter: Meter) -> dict[str, Tensor]:
-    """What new units of these values add to the pre-activations of every target, [n, size]."""
-    return {target: meter.mm(hidden, omega.T.to(hidden)) for target, omega in extension.fan_out.items()}
+def fed(extension: Extension, site: Site, hidden: Tensor, meter: Meter) -> dict[str, Tensor]:
+    """What new units of these values add to the pre-activations of every target, [n, size, *grid]."""
+    return {
+        target: _read(hidden, reading, extension.fan_out[target], meter)
+        for target, reading in zip(site.targets, site.feeds, strict=True)
+    }
+
+
+def _read(values: Tensor, reading: AbstractReading, weight: Tensor, meter: Meter, bias: Tensor | None = None) -> Tensor:
+    grid = tuple(values.shape[2:])
+    meter.products += reading.flops(values.shape[1], grid, len(weight)) * len(values)
+    return map_of(reading, grid).read(values, weight.to(values), None if bias is None else bias.to(values))
 
 
 def derivative(deltas: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
     """Per-example inner product of the response with G, or with curvature samples, by node; [n]."""
-    return torch.stack([(gradients[target] * delta).sum(1) for target, delta in deltas.items()]).sum(0)
+    parts = [(gradients[target] * delta).flatten(1).sum(1) for target, delta in deltas.items()]
+    return torch.stack(parts).sum(0)
 
 
 def predict(
@@ -91,16 +109,16 @@ def predict(
     curvatures: dict[int, list[Tensor]] = {k: [] for k in sizes}
     ways = ((halves[0], halves[1].fold), (halves[1], halves[0].fold))
     for learned, measured in ways if both_ways else ways[:1]:
-        extensions = initializer.extend(learned, site, sizes, generator, meter)
+        extensions = initializer.begin(learned, site, sizes, generator, meter)
         hidden: Tensor | None = None
-        if site.activation is not None:
+        if site.activation is not None and site.norm not in ("layer", "group"):
             # The units of a smaller size are the first of a larger one.
             hidden = hidden_values(extensions[max(sizes)], site, measured.values, meter)
         for k, extension in extensions.items():
             if hidden is None:
                 deltas = response(extension, site, measured.values, meter)
             else:
-                deltas = fed(extension, hidden[:, :k], meter)
+                deltas = fed(extension, site, hidden[:, :k], meter)
             slopes[k].append(derivative(deltas, measured.gradients).double())
             curvatures[k].append(derivative(deltas, measured.curvature).double().square())
     linear = site.activation is None

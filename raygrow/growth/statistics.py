@@ -8,20 +8,41 @@ it, and what nobody asks for is never multiplied.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
-from raygrow.architecture import INPUT, Architecture, forward_flops
+from raygrow.architecture import (
+    INPUT,
+    AbstractReading,
+    Architecture,
+    Grid,
+    Linear,
+    Pooled,
+    digest_seed,
+    forward_flops,
+)
 from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.meter import Meter
-from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows
+from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows, side_by_side
 from raygrow.nn import Network
 from raygrow.nn.losses import AbstractLoss
+from raygrow.nn.maps import map_of
+
+RowsTable = dict[Hashable, Rows]
+"""By the nodes that are read, and for maps the readings and the positions too."""
 
 LARGEST_SINGLE = 1e9
 """Beyond this size of a value or a gradient the statistics are in float64: sums of products would overflow float32."""
+
+
+POSITIONS = 64
+"""Most positions of a map that an example contributes: neighbouring patches say nearly the same (growth_math 1.6)."""
+
+MAP_ROWS = 16384
+"""Rows of a map, over all examples, beyond which fewer positions of each are enough."""
 
 
 class Sample:
@@ -36,12 +57,14 @@ class Sample:
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x = torch.cat([x[0::2], x[1::2]])
+        self.rows = Rows(with_constant([torch.cat([x[0::2], x[1::2]])]))
+        # A view, so that passes and regressions read the same memory.
+        self.x = self.rows.matrix[:, :-1]
         self.y = torch.cat([y[0::2], y[1::2]])
         self.first = (len(x) + 1) // 2
         self.peak = float(self.x.abs().amax())
-        self.rows = Rows(_with_constant([self.x]))
         self.rows.split(self.first)
+        self._positions: dict[Grid, Tensor] = {}
 
     def prepare(self, *, whitens: bool) -> Meter:
         """Solve now what growth will ask of the input's rows, for regressions or for whitening, and return the bill.
@@ -58,6 +81,17 @@ class Sample:
             self.rows.factor(UPDATE_RIDGE, bill)
         return bill
 
+    def positions(self, grid: Grid) -> Tensor:
+        """Flat positions of a grid that the statistics look at, [n, m]: others in every example, the same in every round."""
+        if grid not in self._positions:
+            n, there = len(self), prod(grid)
+            m = min(there, max(8, min(POSITIONS, MAP_ROWS // n)))
+            # Seeded by what it is for: the same for every member with this sample, whoever asks first.
+            generator = torch.Generator().manual_seed(digest_seed("positions", *grid, n))
+            drawn = torch.rand(n, there, generator=generator).argsort(1)[:, :m].sort(1).values
+            self._positions[grid] = drawn.to(self.x.device)
+        return self._positions[grid]
+
     def __len__(self) -> int:
         return len(self.x)
 
@@ -70,9 +104,10 @@ class Fold:
 
     Attributes:
         arch: of the network.
-        values: of every node, [n, size].
-        gradients: G of the nodes that were asked for, [n, size].
-        curvature: backpropagated curvature samples (``AbstractLoss.curvature_sample``), [n, size]; empty unless asked for.
+        values: of every node, [n, size, *value grid].
+        gradients: G of the nodes that were asked for, [n, size, *grid].
+        curvature: backpropagated curvature samples (``AbstractLoss.curvature_sample``), likewise; empty unless asked for.
+        cluster: rows that come from one example and are not independent: 1, or positions where a map was written in rows.
     """
 
     def __init__(
@@ -81,11 +116,14 @@ class Fold:
         values: Mapping[str, Tensor],
         gradients: Mapping[str, Tensor],
         curvature: Mapping[str, Tensor],
-        rows: dict[tuple[str, ...], Rows],
+        rows: RowsTable,
+        sample: Sample | None = None,
         whole: tuple[Fold, int, int] | None = None,
+        cluster: int = 1,
     ) -> None:
         self.network, self.values, self.gradients, self.curvature = network, values, gradients, curvature
-        self._rows, self._whole = rows, whole
+        self._rows, self._sample, self._whole = rows, sample, whole
+        self.cluster = cluster
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
@@ -101,13 +139,51 @@ class Fold:
             return whole.reads(sources).split(first)[half]
         key = tuple(sources)
         if key not in self._rows:
-            self._rows[key] = Rows(_with_constant([self.values[source] for source in sources]))
+            read = [self.values[source] for source in sources] or [next(iter(self.values.values()))[:, :0]]
+            self._rows[key] = Rows(with_constant(read))
         return self._rows[key]
+
+    def positions(self, grid: Grid) -> Tensor | None:
+        """Positions of a map that rows are taken at, [n, m]; None where a value has none."""
+        if not grid:
+            return None
+        if self._whole is not None:
+            whole, half, first = self._whole
+            found = whole.positions(grid)
+            assert found is not None
+            return found[:first] if half == 0 else found[first:]
+        assert self._sample is not None
+        return self._sample.positions(grid)
+
+    def patches(self, sources: Sequence[str], readings: Sequence[AbstractReading], grid: Grid) -> Rows:
+        """Rows that a unit with these positions reads in this way, examples before positions, the constant last."""
+        if self._whole is not None:
+            whole, half, first = self._whole
+            rows = whole.patches(sources, readings, grid)
+            return rows.split(first * (rows.n // len(whole)))[half]
+        if all(isinstance(reading, Linear) for reading in readings):
+            return self.reads(sources)
+        key = (tuple(sources), tuple(readings), grid)
+        if key not in self._rows:
+            at = self.positions(grid)
+            values = [(self.values[source], reading) for source, reading in zip(sources, readings, strict=True)]
+            self._rows[key] = Rows(with_constant([rows_of(value, reading, at) for value, reading in values]))
+        return self._rows[key]
+
+    def into(self, target: str) -> Rows:
+        """Rows that a node reads already, the constant last; one row a position looked at."""
+        arch = self.arch
+        parents = arch.parents(target)
+        readings = [arch.readings[source, target] for source in parents]
+        return self.patches(parents, readings, arch.by_name[target].grid)
+
+    def gradient_rows(self, target: str) -> Tensor:
+        """G of a node, one row a position looked at, [rows, size]."""
+        return picked(self.gradients[target], self.positions(self.arch.by_name[target].grid))
 
     def feeds(self, targets: Sequence[str]) -> Tensor:
         """Functional gradients at what a unit with these targets feeds, side by side, [n, q]."""
-        parts = [self.gradients[target] for target in targets]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return side_by_side([self.gradients[target] for target in targets])
 
     def half(self, which: int, first: int) -> Fold:
         """The rows before ``first``, or those from there on, as views."""
@@ -115,7 +191,7 @@ class Fold:
         values, gradients, curvature = (
             {name: rows[cut] for name, rows in table.items()} for table in (self.values, self.gradients, self.curvature)
         )
-        return Fold(self.network, values, gradients, curvature, {}, (self, which, first))
+        return Fold(self.network, values, gradients, curvature, {}, whole=(self, which, first))
 
 
 class Statistics:
@@ -146,19 +222,29 @@ class Pass:
             self.trace = network.trace(sample.x)
         meter.products += len(sample) * forward_flops(network.arch)
         self._large = False
-        self._rows: dict[tuple[str, ...], Rows] = {(INPUT,): sample.rows}
+        self._rows: RowsTable = {}
+        self._keep_input()
         self._check(sample.peak)
         self._watch(rows for name, rows in self.trace.values.items() if name != INPUT)
 
-    def rows(self, sources: Sequence[str]) -> Rows:
-        """What a unit with these sources reads, as the network is now."""
-        key = tuple(sources)
-        if key not in self._rows:
-            self._rows[key] = Rows(_with_constant([self._wide(self.trace.values[source]) for source in sources]))
-        return self._rows[key]
+    def _keep_input(self) -> None:
+        """What the sample has solved of the input serves the nodes that read all of it as a vector."""
+        grid = self.network.arch.by_name[INPUT].grid
+        key = ((INPUT,), (Pooled(grid),), ()) if grid else (INPUT,)
+        self._rows[key] = self.sample.rows
+
+    def into(self, target: str) -> Rows:
+        """Rows that a node reads, as the network is now."""
+        values = {source: self._wide(self.trace.values[source]) for source in self.network.arch.parents(target)}
+        return Fold(self.network, values, {}, {}, self._rows, self.sample).into(target)
+
+    def at(self, target: str) -> Tensor | None:
+        """Positions of a node that rows are taken at, [n, m]; None where it has none."""
+        grid = self.network.arch.by_name[target].grid
+        return self.sample.positions(grid) if grid else None
 
     def gradients(self, nodes: Collection[str], meter: Meter) -> dict[str, Tensor]:
-        """G at the pre-activations of these nodes, each [n, size]."""
+        """G at the pre-activations of these nodes, each [n, size, *grid]."""
         at_output = self.loss.descent(self.trace.output, self.sample.y)
         found = backpropagate(self.network, self.trace, at_output, nodes, meter)
         self._watch(found.values())
@@ -171,7 +257,7 @@ class Pass:
         self.trace = self.network.moved(self.trace, deltas)
         arch = self.network.arch
         changed = {node, *(name for name in arch.order if node in arch.ancestors(name))}
-        self._rows = {key: rows for key, rows in self._rows.items() if not changed & set(key)}
+        self._rows = {key: rows for key, rows in self._rows.items() if not changed & set(_sources(key))}
         self._watch(self.trace.values[name] for name in changed)
 
     def statistics(self, nodes: Collection[str], meter: Meter, curvature: torch.Generator | None = None) -> Statistics:
@@ -187,7 +273,7 @@ class Pass:
             bends = backpropagate(self.network, self.trace, drawn, nodes, meter)
         values = {name: self._wide(rows) for name, rows in self.trace.values.items()}
         bends = {name: self._wide(rows) for name, rows in bends.items()}
-        return Statistics(Fold(self.network, values, gradients, bends, self._rows), self.sample.first)
+        return Statistics(Fold(self.network, values, gradients, bends, self._rows, self.sample), self.sample.first)
 
     def _watch(self, tensors: Iterable[Tensor]) -> None:
         self._check(float(torch.stack([rows.abs().amax() for rows in tensors]).amax()))
@@ -222,5 +308,30 @@ def collect(
     return Pass(network, Sample(x, y), loss, meter).statistics(nodes, meter, generator)
 
 
-def _with_constant(values: Sequence[Tensor]) -> Tensor:
-    return torch.cat([*values, torch.ones_like(values[0][:, :1])], 1)
+def with_constant(values: Sequence[Tensor]) -> Tensor:
+    """Matrices of equally many rows side by side, and a column of ones."""
+    return torch.cat([*values, values[0].new_ones(len(values[0]), 1)], 1)
+
+
+def rows_of(values: Tensor, reading: AbstractReading, at: Tensor | None) -> Tensor:
+    """What the weight of a reading acts on, [n x positions, units x taps].
+
+    Args:
+        values: [n, units, *grid].
+        at: positions of the target, [n, m]; None where it has none.
+    """
+    return map_of(reading, tuple(values.shape[2:])).rows(values, at).flatten(0, 1)
+
+
+def picked(values: Tensor, at: Tensor | None) -> Tensor:
+    """A map [n, units, *grid] at positions [n, m], as rows [n x m, units]; a matrix [n, units] as it is."""
+    if at is None:
+        return values
+    flat = values.flatten(2)
+    return flat.gather(2, at.unsqueeze(1).expand(-1, flat.shape[1], -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _sources(key: Hashable) -> tuple[str, ...]:
+    """The nodes that rows of this key were taken from."""
+    assert isinstance(key, tuple)
+    return key[0] if isinstance(key[0], tuple) else key

@@ -63,7 +63,7 @@ def grow(
         raise MoveError(f"{move!r}: {type(initializer).__name__} cannot begin the weights of this move")
     statistics = Pass(network, sample, loss, meter).statistics(site.targets, meter)
     residuals = Residuals(statistics.whole, meter)
-    extension = initializer.extend(residuals, site, (move.units,), generator, meter)[move.units]
+    extension = initializer.begin(residuals, site, (move.units,), generator, meter)[move.units]
     found = LineSearch(1.0, 0.0)
     if initializer.line_searched:
         extension, found = amplified(extension, site, Searched(network, *search, loss, meter), meter)

@@ -66,6 +66,14 @@ class Layer:
             h = h * kept / (1 - node.dropout)
         return h
 
+    def calibrate(self, z: Tensor) -> None:
+        """Set the running moments to those of these pre-activations."""
+        if self._mean is not None and self._variance is not None:
+            over = [axis for axis in range(z.dim()) if axis != 1]
+            variance, mean = torch.var_mean(z, over)
+            self._mean.copy_(mean)
+            self._variance.copy_(variance)
+
     def pull(self, gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
         """dloss/dz from dloss/dh, as in use; may write to ``gradient``."""
         if self.node.norm == "none" and self.node.pool == 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -66,6 +67,13 @@ class AbstractMap(ABC):
 
         The restricted fan-out of a convolution (growth_math 1.7), its centre tap; of cells, the mean over them all.
         """
+
+    def spread_taps(self, gradient: Tensor) -> Tensor:
+        """Pull back through every tap by itself: [n, q, *target grid] to [n, q x taps, *source grid].
+
+        The unfolded fan-out of growth_math 1.7, exact for any stride and padding.
+        """
+        return self.spread(gradient)
 
 
 class _LinearMap(AbstractMap):
@@ -135,15 +143,21 @@ class _ConvolutionMap(AbstractMap):
         return found
 
     def spread(self, gradient: Tensor) -> Tensor:
+        return self._through(gradient, tuple(k // 2 for k in self.reading.kernel))
+
+    def spread_taps(self, gradient: Tensor) -> Tensor:
+        taps = product(*(range(k) for k in self.reading.kernel))
+        return torch.stack([self._through(gradient, tap) for tap in taps], 2).flatten(1, 2)
+
+    def _through(self, gradient: Tensor, tap: tuple[int, ...]) -> Tensor:
+        """Pull back through one tap of the kernel."""
         reading: Convolution = self.reading
         found = gradient.new_zeros(*gradient.shape[:2], *self.source)
         into: list[Any] = [slice(None), slice(None)]
         out: list[Any] = [slice(None), slice(None)]
-        for n, m, k, s, p in zip(
-            self.source, self.target, reading.kernel, reading.stride, reading.padding, strict=True
-        ):
-            # Target position j reads the source at j s + offset through the centre of the kernel.
-            offset = k // 2 - p
+        for n, m, e, s, p in zip(self.source, self.target, tap, reading.stride, reading.padding, strict=True):
+            # Target position j reads the source at j s + offset through this tap.
+            offset = e - p
             first = max(-(offset // s), 0) if offset < 0 else 0
             last = min((n - 1 - offset) // s, m - 1)
             into.append(slice(first * s + offset, last * s + offset + 1, s))
@@ -191,15 +205,22 @@ class _PooledMap(AbstractMap):
         everywhere = gradient.view(*gradient.shape, *(1 for _ in self.source)) / prod(self.source)
         return everywhere.expand(*gradient.shape, *self.source)
 
+    def spread_taps(self, gradient: Tensor) -> Tensor:
+        shares = self._shares[0]
+        for share in self._shares[1:]:
+            # [cells, positions] of one dimension after the other.
+            shares = torch.einsum("ap,bq->abpq", shares, share).flatten(2).flatten(0, 1)
+        found = torch.einsum("nq,cp->nqcp", gradient, shares.to(gradient))
+        return found.reshape(len(gradient), -1, *self.source)
+
 
 class _IdentityMap(AbstractMap):
     def read(self, values: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         return values if bias is None else values + bias.view(-1, *(1 for _ in self.source))
 
     def rows(self, values: Tensor, at: Tensor | None = None) -> Tensor:
-        flat = values.flatten(2).transpose(1, 2)
         # No weight acts on it, so that no regression has a column for it.
-        return flat[:, : flat.shape[1] if at is None else at.shape[1], :0]
+        return values.new_empty(len(values), prod(self.source) if at is None else at.shape[1], 0)
 
     def pull(self, gradient: Tensor, weight: Tensor | None) -> Tensor:
         return gradient

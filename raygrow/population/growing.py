@@ -200,7 +200,7 @@ class Growing:
             assert site is not None
             size = candidate.move.units
             generator = torch.Generator().manual_seed(candidate.seed)
-            extension = initializer.extend(self._residuals(), site, (size,), generator, self.meter)[size]
+            extension = initializer.begin(self._residuals(), site, (size,), generator, self.meter)[size]
             if initializer.line_searched:
                 extension, found = amplified(extension, site, self.search, self.meter)
                 if found.scale == 0.0:

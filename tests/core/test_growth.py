@@ -183,7 +183,7 @@ def test_a_pass_follows_the_updates_of_its_network() -> None:
     nodes = [node.name for node in network.arch.nodes[1:]]
     passed.statistics(nodes, Meter())
     for name in nodes:
-        passed.rows(network.arch.parents(name)).gram(Meter())
+        passed.into(name).gram(Meter())
     assert all(scale > 0 for scale in update_existing(passed, search, Meter()).values())
     found = passed.statistics(nodes, Meter()).whole
     fresh = Pass(network, Sample(*some_examples("classification", 300)), loss, Meter()).statistics(nodes, Meter()).whole
