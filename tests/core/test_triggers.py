@@ -15,10 +15,23 @@ import pytest
 import torch
 
 import raygrow
-from raygrow.architecture import INPUT, OUTPUT, AbstractMove, AddEdge, AddNode, Architecture, Edge, Node, Widen
+from raygrow.architecture import (
+    INPUT,
+    OUTPUT,
+    AbstractMove,
+    AddEdge,
+    AddNode,
+    Architecture,
+    Edge,
+    Node,
+    Palette,
+    Widen,
+    legal_moves,
+)
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers import AbstractInitializer, GradMax, RandomInitializer, Tiny
+from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer, GradMax, RandomInitializer, Tiny
 from raygrow.growth.measurements import (
+    MEASUREMENTS,
     AbstractMeasurement,
     AddedDepth,
     EffectiveDimension,
@@ -33,6 +46,7 @@ from raygrow.growth.measurements.effective_dimension import effective_dimension
 from raygrow.growth.measurements.integrated_gradient import POINTS, _change
 from raygrow.growth.measurements.natural_gradient import existing_score, output_fisher
 from raygrow.growth.meter import Meter
+from raygrow.growth.prediction import derivative
 from raygrow.growth.statistics import Pass, Sample
 from raygrow.nn import Extension, Network, OptimizerPlan, graft
 from raygrow.nn.losses import LOSSES
@@ -175,14 +189,15 @@ def test_natural_scores_are_twice_the_decrease_of_a_squared_error() -> None:
     assert 0.3 * (fitted - both) < score / 2 < 1.03 * (fitted - both)
     # The Schur complement in the place of A_p makes the bound an equality: the units, free of what old ones say.
     free = values_of(at) - old @ torch.linalg.lstsq(old, values_of(at)).solution
-    exact = float(NaturalExpansion()._of_each(at, free).sum())
+    exact = float(NaturalExpansion().of_columns(at, free, OUTPUT).sum())
     assert exact / 2 == pytest.approx(fitted - both, rel=0.03)
 
 
 def test_units_that_repeat_existing_ones_score_nothing() -> None:
     at = subject(a_network("tanh"), Widen("h1", 4))
-    of_new = float(NaturalExpansion()._of_each(at, values_of(at)).sum())
-    of_old = float(NaturalExpansion()._of_each(at, at.residuals.fold.values["h1"]).sum())
+    old, (target, *_) = at.residuals.fold.values["h1"], at.site.targets
+    of_new = float(NaturalExpansion().of_columns(at, values_of(at), target).sum())
+    of_old = float(NaturalExpansion().of_columns(at, old, target).sum())
     assert of_old < 1e-3 * of_new
 
 
@@ -289,6 +304,61 @@ def test_units_that_add_nothing_at_birth_are_measured_after_one_step(
         for move in (Widen("h1", 2), AddNode((INPUT,), (OUTPUT,), 2, activation), AddEdge(INPUT, "h3")):
             found = measurement().measure(subject(network, move, initializer=initializer))
             assert found[move.units] > 1e-4, (initializer, move)
+
+
+def image_network(activation: str, norm: str) -> Network:
+    """Two convolutions in a row and a skip, with a linear reading of the image: 2 x 6 x 6 to 3 outputs."""
+    palette = Palette(activation, norm)
+    arch = Architecture.simplest(2, 3, (6, 6))
+    for site in ("input>output", "h1>output"):
+        moves = legal_moves(arch, kinds=["add_node"], units=[4], palette=palette)
+        arch = next(m for m in moves if m.site.startswith(site)).apply(arch)
+    network = Network(arch, torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in network.named.items():
+            if not name.startswith(("gains", "shifts")):
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return network
+
+
+@pytest.mark.parametrize("initializer", [cls() for cls in INITIALIZERS], ids=lambda i: i.kind)
+@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_everything_is_measured_on_images(activation: str, norm: str, initializer: AbstractInitializer) -> None:
+    """Every legal move; the integrated gradient is the decrease of the loss there too."""
+    network = image_network(activation, norm)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(120, 72, generator=generator, dtype=torch.float64)
+    y = torch.stack([x[:, 0] * x[:, 1], x[:, :36].mean(1), x[:, 36:].square().mean(1)], 1)
+    passed = Pass(network, Sample(x, y), LOSSES["regression"], Meter())
+    names = [node.name for node in network.arch.nodes[1:]]
+    statistics = passed.statistics(names, Meter(), torch.Generator().manual_seed(0))
+    residuals = Residuals(statistics.whole, Meter())
+    kinds = ["widen", "add_node", "add_edge"]
+    moves = legal_moves(network.arch, kinds=kinds, units=[2], palette=Palette(activation, norm))
+    assert {move.kind for move in moves} == set(kinds)
+    measurements = [cls() for cls in MEASUREMENTS]
+    for move in moves:
+        site = move.place(network.arch)
+        if site is None or type(move) not in initializer.supports:
+            continue
+        at = Subject(site, {move.units: move}, passed, residuals, initializer, 3, Meter())
+        found = {m.name: value for m in measurements for value in m.measure(at).values()}
+        assert all(math.isfinite(value) and value >= 0 for value in found.values()), (move, found)
+        assert ("effective_dimension" in found) == isinstance(move, Widen)
+        assert found["natural_expansion"] > 0
+        assert found["natural_gradient"] > 0
+        extension = at.extensions[move.units]
+        if found.get("integrated_gradient", 0.0) > 0 and not extension.rewritten:
+            delta = _change(at, move, extension)
+            slope = derivative(delta, residuals.fold.gradients).mean()
+            whole = float(slope / derivative(delta, residuals.fold.curvature).square().mean())
+            with torch.no_grad():
+                before = LOSSES["regression"].per_example(network(passed.sample.x), passed.sample.y).mean()
+                grown = graft(network, move, extension.scaled(whole))
+                after = LOSSES["regression"].per_example(grown(passed.sample.x), passed.sample.y).mean()
+            assert found["integrated_gradient"] == pytest.approx(float(before - after), rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["narrow", "no.such.module:Class", "tests.core.test_triggers:Halved"])

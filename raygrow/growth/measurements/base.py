@@ -20,8 +20,9 @@ from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import hidden_values
-from raygrow.growth.statistics import Pass
+from raygrow.growth.statistics import Pass, picked, rows_of
 from raygrow.nn import Extension
+from raygrow.nn.maps import map_of
 
 FAINT = 0.05
 """Rms below which values of new units are the noise that a zero fan-in begins with (GradMax with ReLU); others' are near 1."""
@@ -58,44 +59,62 @@ class Subject:
         chooses an amplitude or divides by one.
         """
         generator = torch.Generator().manual_seed(self.seed)
-        found = self.initializer.extend(self.residuals, self.site, sorted(self.moves), generator, self.meter)
+        found = self.initializer.begin(self.residuals, self.site, sorted(self.moves), generator, self.meter)
         return {size: self._awake(extension) for size, extension in found.items()}
 
     def hidden(self, extension: Extension) -> Tensor:
-        """Values of its new units, [rows, k]."""
+        """Values of its new units, [n, k, *value grid]."""
         return hidden_values(extension, self.site, self.residuals.fold.values, self.meter)
+
+    def read_by(self, target: str, hidden: Tensor) -> Tensor:
+        """What a target reads of new units of these values, one row for each of its own; [rows, k x taps], unit by unit."""
+        fold = self.residuals.fold
+        reading = self.site.feeds[self.site.targets.index(target)]
+        return rows_of(hidden, reading, fold.positions(fold.arch.by_name[target].grid))
+
+    def edge_rows(self) -> Tensor:
+        """What the target of an edge would read through it, one row for each of its own."""
+        fold, site = self.residuals.fold, self.site
+        return fold.patches(site.sources, site.reads, fold.arch.by_name[site.targets[0]].grid).matrix[:, :-1]
 
     def _awake(self, extension: Extension) -> Extension:
         if extension.rewritten:
             # Offspring share the work of a unit: they are awake, and what they do is not theirs alone.
             return extension
-        residuals, sources, targets = self.residuals, self.site.sources, self.site.targets
         if extension.edge is not None:
             if bool(extension.edge.any()):
                 return extension
-            return Extension(edge=residuals.cross(residuals.fold.reads(sources).matrix[:, :-1], targets[0]).T)
-        assert extension.bias is not None
+            step = self.residuals.cross(self.edge_rows(), self.site.targets[0]).T
+            return Extension(edge=step.reshape(extension.edge.shape))
         silent = not any(bool(block.any()) for block in extension.fan_out.values())
         hidden = self.hidden(extension)
-        if not silent and float(hidden.square().mean()) < FAINT**2:
-            extension, hidden = self._driven(extension)
-        if not silent:
-            return extension
-        fan_out = {target: residuals.cross(hidden, target).T for target in targets}
-        return replace(extension, fan_out=fan_out)
+        if silent:
+            fan_out = {
+                target: self.residuals.cross(self.read_by(target, hidden), target).T.reshape(block.shape)
+                for target, block in extension.fan_out.items()
+            }
+            return replace(extension, fan_out=fan_out)
+        faint = float(hidden.square().mean()) < FAINT**2
+        # What a pooled unit feeds does not say which of its positions to move.
+        return self._driven(extension) if faint and self.site.pool == 1 else extension
 
-    def _driven(self, extension: Extension) -> tuple[Extension, Tensor]:
-        """The fan-in after a step along E[omega^T G b2^T], at unit rms of the pre-activations, and the values then."""
-        fold, meter = self.residuals.fold, self.meter
-        rows = fold.reads(self.site.sources).matrix
-        omega = torch.cat([extension.fan_out[target] for target in self.site.targets])
-        pulled = meter.mm(fold.feeds(self.site.targets), omega)
-        alpha = meter.mm(pulled.T, rows) / len(rows)
+    def _driven(self, extension: Extension) -> Extension:
+        """With the fan-in after a step along E[omega^T G b2^T], at unit rms of the pre-activations."""
+        fold, site, meter = self.residuals.fold, self.site, self.meter
+        pulled: Tensor | None = None
+        for target, reading in zip(site.targets, site.feeds, strict=True):
+            g, omega = fold.gradients[target], extension.fan_out[target]
+            meter.products += reading.flops(omega.shape[1], site.value_grid, len(omega)) * len(g)
+            part = map_of(reading, site.value_grid).pull(g, omega.to(g))
+            pulled = part if pulled is None else pulled + part
+        assert pulled is not None
+        rows = fold.patches(site.sources, site.reads, site.grid).matrix
+        alpha = meter.mm(picked(pulled, fold.positions(site.grid)).T, rows) / len(rows)
         alpha = alpha / meter.mm(rows, alpha.T).square().mean(0).sqrt().clamp_min(1e-12)[:, None]
-        widths = [extension.fan_in[source].shape[1] for source in self.site.sources]
-        blocks = dict(zip(self.site.sources, torch.split(alpha[:, :-1], widths, 1), strict=True))
-        driven = replace(extension, fan_in=blocks, bias=alpha[:, -1])
-        return driven, self.hidden(driven)
+        shapes = {source: extension.fan_in[source].shape for source in site.sources}
+        blocks = torch.split(alpha[:, :-1], [shape[1:].numel() for shape in shapes.values()], 1)
+        fan_in = {source: block.reshape(shapes[source]) for source, block in zip(site.sources, blocks, strict=True)}
+        return replace(extension, fan_in=fan_in, bias=alpha[:, -1])
 
 
 class AbstractMeasurement(ABC):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from raygrow.growth.measurements.base import AbstractMeasurement, Subject
 from raygrow.growth.meter import Meter
+from raygrow.growth.statistics import picked
 
 LEAST = 0.01
 """Singular values of H / sqrt(n) up to this do not count."""
@@ -18,18 +19,18 @@ LEAST = 0.01
 class EffectiveDimension(AbstractMeasurement):
     """phi = #{singular values of H / sqrt(n) above 0.01} / M of the node that a move widens, in [0, 1].
 
-    H are the values of its M units, one row an example and position (Maile et al., "When, where, and how to add new neurons to
-    ANNs", AutoML 2022). 1: every unit says something of its own; below: some repeat others, or nothing. Undefined for moves
-    that widen no node.
+    H are the values of its M units, one row an example and position looked at (Maile et al., "When, where, and how to add
+    new neurons to ANNs", AutoML 2022). 1: every unit says something of its own; below: some repeat others, or nothing.
+    Undefined for moves that widen no node.
     """
 
     name = "effective_dimension"
 
     def measure(self, subject: Subject) -> Mapping[int, float]:
-        if subject.site.node is None:
+        node, fold = subject.site.node, subject.residuals.fold
+        if node is None:
             return {}
-        values = subject.residuals.fold.values[subject.site.node]
-        rows = values.movedim(1, -1).reshape(-1, values.shape[1])
+        rows = picked(fold.values[node], fold.positions(fold.arch.by_name[node].value_grid))
         return dict.fromkeys(subject.moves, effective_dimension(rows, subject.meter))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import final
 
 import torch
@@ -32,27 +33,31 @@ class NaturalExpansion(AbstractMeasurement):
 
     def measure(self, subject: Subject) -> Mapping[int, float]:
         if subject.site.activation is None:
-            read = subject.residuals.fold.reads(subject.site.sources).matrix[:, :-1]
-            return dict.fromkeys(subject.moves, float(self._of_each(subject, read).sum()))
+            (target,) = subject.site.targets
+            score = self.of_columns(subject, subject.edge_rows(), target).sum()
+            return dict.fromkeys(subject.moves, float(score))
         # The units of a smaller size are the first of a larger one.
-        hidden = subject.hidden(subject.extensions[max(subject.moves)])
-        total = self._of_each(subject, hidden).cumsum(0)
+        most = max(subject.moves)
+        hidden = subject.hidden(subject.extensions[most])
+        each = torch.zeros(most, dtype=torch.float64, device=hidden.device)
+        for target in subject.site.targets:
+            columns = self.of_columns(subject, subject.read_by(target, hidden), target)
+            each += columns.view(most, -1).sum(1)
+        total = each.cumsum(0)
         return {size: float(total[size - 1]) for size in subject.moves}
 
-    def _of_each(self, subject: Subject, values: Tensor) -> Tensor:
-        """What each unit adds to the score of those before it, for values [n, k]; [k].
+    def of_columns(self, subject: Subject, values: Tensor, target: str) -> Tensor:
+        """What each column of rows [rows, m] that a target may read adds to the score of those before it, [m].
 
         With A_p = L L^T and S_o = R R^T the score is the squared length of L^-1 C^T R^-T, whose first rows are those of the
-        first units alone.
+        first columns alone. Positions count as many times as there are, as in the Fisher of convolutions (Grosse and Martens
+        2016).
         """
         meter, residuals = subject.meter, subject.residuals
+        if target not in self._fisher:
+            self._fisher[target] = output_fisher(residuals, target, meter)
         gram = meter.mm(values.T, values).double() / len(values)
         ridge = ridge_for(float(gram.diagonal().sum()), len(gram), len(values), REFIT_RIDGE)
-        factor = meter.factor(gram, ridge)
-        score = torch.zeros(len(gram), dtype=torch.float64, device=gram.device)
-        for target in subject.site.targets:
-            if target not in self._fisher:
-                self._fisher[target] = output_fisher(residuals, target, meter)
-            white = meter.apply_root(factor, residuals.cross(values, target).double())
-            score += meter.apply_root(self._fisher[target], white.T).square().sum(0)
-        return score
+        white = meter.apply_root(meter.factor(gram, ridge), residuals.cross(values, target).double())
+        score = meter.apply_root(self._fisher[target], white.T).square().sum(0)
+        return prod(residuals.fold.arch.by_name[target].grid) * score

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import final
-
-from torch import Tensor
 
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.measurements.base import AbstractMeasurement, Subject
 from raygrow.growth.meter import Factor, Meter
+from raygrow.growth.statistics import picked
 
 FISHER_RIDGE = 1e-3
 """Ridge of the output Fisher, relative to its mean eigenvalue (growth_math 1.5)."""
@@ -38,10 +38,14 @@ class NaturalGradient(AbstractMeasurement):
 
 
 def existing_score(residuals: Residuals, node: str, meter: Meter) -> float:
-    """eta of the weights into one node. C A^-1 C^T = E[G (G - G_perp)^T], what the regression follows of G."""
-    g = residuals.fold.feeds((node,))
+    """eta of the weights into one node. C A^-1 C^T = E[G (G - G_perp)^T], what the regression follows of G.
+
+    Positions count as many times as there are, as in the Fisher of convolutions (Grosse and Martens 2016).
+    """
+    g = residuals.fold.gradient_rows(node)
     explained = meter.mm(g.T, g - residuals.perp_of(node)).double() / len(g)
-    return float(meter.apply_inverse(output_fisher(residuals, node, meter), explained).trace())
+    score = meter.apply_inverse(output_fisher(residuals, node, meter), explained).trace()
+    return prod(residuals.fold.arch.by_name[node].grid) * float(score)
 
 
 def output_fisher(residuals: Residuals, node: str, meter: Meter) -> Factor:
@@ -50,6 +54,7 @@ def output_fisher(residuals: Residuals, node: str, meter: Meter) -> Factor:
     For cross-entropy the generalised Gauss-Newton matrix is the Fisher matrix; for the squared error it is that of a
     Gaussian of variance one half, so that eta is in the units of the loss in both tasks.
     """
-    r: Tensor = residuals.fold.curvature[node]
+    fold = residuals.fold
+    r = picked(fold.curvature[node], fold.positions(fold.arch.by_name[node].grid))
     gram = meter.mm(r.T, r).double() / len(r)
     return meter.factor(gram, FISHER_RIDGE * float(gram.diagonal().mean()))
