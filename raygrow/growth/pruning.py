@@ -53,7 +53,7 @@ def prune(residuals: Residuals, move: Prune, meter: Meter) -> Pruned:
     covariance = meter.mm(centred.T, centred) / len(rows)
     weights = {target: named[weight_name(move.node, target)].double() for target in targets}
     curvature = fold.curvature or fold.gradients
-    fan_out = [_weighed(curvature[t].double(), weights[t], _thinned(arch, move.node, t), meter) for t in targets]
+    fan_out = [_weighed(curvature[t].double(), weights[t], _positions(arch, move.node, t), meter) for t in targets]
     gone = _least(covariance, torch.cat(fan_out, 1), move.removed, meter)
     stays = torch.ones(node.size, dtype=torch.bool, device=rows.device)
     stays[gone] = False
@@ -69,12 +69,12 @@ def prune(residuals: Residuals, move: Prune, meter: Meter) -> Pruned:
         change = map_of(reading, node.value_grid).read(left, weight[:, lost])
         meter.products += reading.flops(len(lost), node.value_grid, len(weight)) * len(left)
         constant = change.transpose(0, 1).flatten(1).mean(1)
-        changes[target] = change - constant.view(-1, *(1 for _ in change.shape[2:]))
+        changes[target] = picked(change, fold.positions(tuple(change.shape[2:]))) - constant
         share = torch.einsum("qr...,kr->qk...", weight[:, lost], stand_in)
         like = named[weight_name(move.node, target)]
         rewritten[weight_name(move.node, target)] = (weight[:, kept] + share).to(like)
         rewritten[bias_name(target)] = named[bias_name(target)] + constant.to(like)
-    bend = derivative(changes, {target: curvature[target].double() for target in targets})
+    bend = derivative(changes, {target: curvature[target].double() for target in targets}, fold)
     return Pruned(Extension(kept=kept, rewritten=rewritten), 0.5 * float(bend.square().mean()))
 
 
@@ -82,22 +82,20 @@ def _ridge(covariance: Tensor) -> float:
     return RIDGE * float(covariance.diagonal().mean())
 
 
-def _thinned(arch: Architecture, source: str, target: str) -> float:
-    """By how much a mean over a cell thins out what is left of a unit, which positions do not share."""
+def _positions(arch: Architecture, source: str, target: str) -> float:
+    """Positions of the target; a mean over a cell thins out what is left of a unit, which the positions do not share."""
     reading, grid = arch.readings[source, target], arch.by_name[source].value_grid
-    return prod(reading.cells) / prod(grid) if isinstance(reading, Pooled) else 1.0
+    return prod(reading.cells) / prod(grid) if isinstance(reading, Pooled) else prod(arch.by_name[target].grid)
 
 
-def _weighed(curvature: Tensor, weight: Tensor, thinned: float, meter: Meter) -> Tensor:
+def _weighed(curvature: Tensor, weight: Tensor, positions: float, meter: Meter) -> Tensor:
     """The fan-out of every unit in coordinates in which its squared length is the curvature along it, [units, columns].
 
     Args:
-        curvature: samples at a target, [n, size, *grid]; positions and taps are taken as independent.
+        curvature: samples at a target, [rows, size]; positions and taps are taken as independent.
         weight: [size, units, *taps].
     """
-    rows = curvature.flatten(2) if curvature.dim() > 2 else curvature.unsqueeze(2)
-    samples = rows.transpose(1, 2).flatten(0, 1)
-    lower = meter.factor(meter.mm(samples.T, samples) * (thinned / len(curvature)), 0.0).lower
+    lower = meter.factor(meter.mm(curvature.T, curvature) * (positions / len(curvature)), 0.0).lower
     taps = weight.flatten(2) if weight.dim() > 2 else weight.unsqueeze(2)
     return torch.einsum("qut,qc->uct", taps, lower).flatten(1)
 

@@ -38,6 +38,11 @@ class AbstractReading(ABC):
         return units
 
     @property
+    def in_place(self) -> bool:
+        """Whether each position is read from around the same position of the source."""
+        return False
+
+    @property
     def label(self) -> str:
         """What tells it from the others in the name of a site; nothing for the plain linear map."""
         return self.kind

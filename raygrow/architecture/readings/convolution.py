@@ -48,6 +48,10 @@ class Convolution(AbstractReading):
         return self.kernel
 
     @property
+    def in_place(self) -> bool:
+        return set(self.stride) == {1} and all(p == k // 2 for k, p in zip(self.kernel, self.padding, strict=True))
+
+    @property
     def label(self) -> str:
         stride = "" if set(self.stride) == {1} else f"/{'x'.join(map(str, self.stride))}"
         return f"conv{'x'.join(map(str, self.kernel))}{stride}"

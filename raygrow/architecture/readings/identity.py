@@ -16,6 +16,10 @@ class Identity(AbstractReading):
     kind: ClassVar[str] = "identity"
     weighted: ClassVar[bool] = False
 
+    @property
+    def in_place(self) -> bool:
+        return True
+
     def grid(self, source: Grid) -> Grid:
         return source
 
