@@ -133,8 +133,13 @@ class NetworkPlan(Section):
 
     @property
     def moves(self) -> tuple[str, ...]:
-        """Kinds of move that the family has."""
+        """Kinds of move that the family makes where none are named."""
         return self._family.moves
+
+    @property
+    def known_moves(self) -> tuple[str, ...]:
+        """Kinds of move that it has."""
+        return (*self._family.moves, *self._family.more_moves)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +173,8 @@ class Growth(Section):
     """Which moves, in which sizes, at what price."""
 
     moves: tuple[str, ...] | None = None
-    """Kinds of move: widen, add_node, add_edge, insert_layer, add_block, prune, of those that the family has; null: all."""
+    """Kinds of move: widen, add_node, add_edge, insert_layer, add_block, prune, of those that the family has; null: all, but
+    insert_layer of a dag."""
     units: tuple[int, ...] = (16, 32, 64, 128)
     """Sizes on offer, in units, each at least 1."""
     candidates: int = 2
@@ -303,10 +309,10 @@ class Plan(Section):
         if len(set(names)) != len(names):
             raise ValueError(f"names of `members` must be distinct, but got {names}")
         for i, member in enumerate(self.members):
-            if missing := sorted({*(member.growth.moves or ())} - {*self.network.moves}):
+            if missing := sorted({*(member.growth.moves or ())} - {*self.network.known_moves}):
                 raise ValueError(
                     f"`members.{i}.growth.moves`: `network.family` {self.network.family!r} has no {', '.join(missing)}; it has "
-                    f"{', '.join(self.network.moves)}"
+                    f"{', '.join(self.network.known_moves)}"
                 )
 
     def moves(self, member: Member) -> tuple[str, ...]:

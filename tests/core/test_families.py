@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,11 +26,22 @@ from raygrow.architecture import (
     legal_moves,
     params,
 )
+from raygrow.data import AbstractSource, prepare
+from raygrow.data.patterns import Patterns
+from raygrow.data.teacher import Teacher
 from raygrow.errors import ConfigError
 from raygrow.growth.backpropagation import backpropagate
+from raygrow.growth.initializers import RandomInitializer, Tiny
 from raygrow.growth.meter import Meter
 from raygrow.nn import Network, begun
-from raygrow.population.plan import Budget, Facts, Growth, Member, NetworkPlan, Plan
+from raygrow.population.campaign import run_campaign
+from raygrow.population.coordinator import Coordinator
+from raygrow.population.folder import CampaignFolder
+from raygrow.population.plan import Budget, Campaign, Facts, Growth, Member, NetworkPlan, Plan, Probe, Training
+from raygrow.population.selection import Independent
+from raygrow.population.serial_pool import SerialPool
+from raygrow.population.worker import Worker
+from raygrow.strategies import AbstractStrategy, Mdl, RandomStrategy, Rl
 
 SHAPES: dict[int, tuple[int, ...]] = {0: (), 1: (2, 12), 2: (2, 8, 8)}
 CASES = [(family, SHAPES[d]) for family in FAMILIES for d in family.dimensions]
@@ -54,7 +66,7 @@ def moved(arch: Architecture, steps: int, seed: int, network: NetworkPlan) -> Ar
 def test_every_family_has_a_name_of_its_own_and_moves_that_exist() -> None:
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
     for family in FAMILIES:
-        assert {*family.moves} <= {move.kind for move in MOVES if move is not Hold}
+        assert {*family.moves, *family.more_moves} <= {move.kind for move in MOVES if move is not Hold}
 
 
 @pytest.mark.parametrize(("family", "shape"), CASES, ids=NAMES)
@@ -152,10 +164,6 @@ def test_the_linear_start_is_the_one_of_before() -> None:
 
 
 def a_plan(network: NetworkPlan, growth: Growth | None = None) -> Plan:
-    from raygrow.data.teacher import Teacher
-    from raygrow.growth.initializers import Tiny
-    from raygrow.strategies import Mdl
-
     member = Member(name="m", strategy=Mdl(), initializer=Tiny(), growth=growth or Growth())
     return Plan(data=Teacher(), members=(member,), network=network, budget=Budget())
 
@@ -206,3 +214,50 @@ def test_a_move_that_the_family_has_not_is_refused() -> None:
     assert plan.moves(plan.members[0]) == ("widen",)
     every = a_plan(NetworkPlan(family="mlp"))
     assert every.moves(every.members[0]) == every.network.moves
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@pytest.mark.parametrize("dimensions", [0, 2])
+def test_a_campaign_of_a_family_runs_to_its_end(family: AbstractFamily, dimensions: int, tmp_path: Path) -> None:
+    """Every kind of move is probed by one of the members, and what is adopted goes on."""
+    if dimensions not in family.dimensions:
+        return
+    data: AbstractSource = Patterns(size=8, rows=300) if dimensions else Teacher(inputs=6, units=6, classes=3, rows=900)
+    network = NetworkPlan(family=family.name, patch=2, norm="batch" if dimensions else "none")
+    strategies: dict[str, AbstractStrategy] = {"mdl": Mdl(), "rl": Rl()}
+    strategies |= {kind: RandomStrategy() for kind in network.known_moves}
+    # A dag has no node to prune or to go on from before it has added one.
+    first = {"add_node"} & {*network.known_moves}
+    members = tuple(
+        Member(
+            name=name,
+            strategy=strategy,
+            initializer=RandomInitializer() if isinstance(strategy, RandomStrategy) else Tiny(),
+            training=Training(examples_per_round=96, final_examples=64),
+            growth=Growth(
+                moves=(name, *sorted(first - {name})) if name in network.known_moves else None,
+                units=(1, 2),
+                price=0.0,
+                statistics_examples=64,
+                candidates=8,
+                patience=9,
+            ),
+            probe=Probe(examples=64, blocks=2),
+        )
+        for name, strategy in strategies.items()
+    )
+    plan = Plan(data=data, members=members, network=network, campaign=Campaign(rounds=4), selection=Independent())
+    dataset = prepare(data, 0)
+    facts = Facts("classification", dataset.inputs, dataset.outputs, len(dataset.train), 1.0, dataset.shape)
+    folder = CampaignFolder(tmp_path)
+    coordinator = Coordinator(plan, facts)
+    run_campaign(coordinator, folder.ledger, folder.store, SerialPool(Worker(plan, facts, dataset, folder.store)))
+    assert coordinator.done
+    events = list(folder.ledger.read())
+    rows = [row for event in events if "report" in event for row in event["report"].get("candidates", [])]
+    # An edge needs two nodes that none joins yet, which a few rounds need not come to.
+    assert {row["move"]["kind"] for row in rows} >= {*network.known_moves} - {"add_edge"}
+    assert all(np.isfinite(row["gain"]) for row in rows)
+    assert sum(head.adopted for head in coordinator.heads.values())
+    for head in coordinator.heads.values():
+        assert folder.store.load(head.network["checkpoint"]).network.arch.arch_id == head.network["arch_id"]

@@ -43,7 +43,8 @@ class AbstractFamily(ABC):
 
     Attributes:
         name: value of ``network.family``.
-        moves: kinds of move that make sense.
+        moves: kinds of move that it makes where the configuration names none.
+        more_moves: kinds that it makes only where they are named.
         dimensions: of the positions of an example that it takes: 0 for a vector, 1 for a signal, 2 for an image.
         widths: of the start, where the configuration names none; () where it has no width to choose.
         starts: values of ``network.start`` that it knows.
@@ -51,6 +52,7 @@ class AbstractFamily(ABC):
 
     name: ClassVar[str]
     moves: ClassVar[tuple[str, ...]]
+    more_moves: ClassVar[tuple[str, ...]] = ()
     dimensions: ClassVar[tuple[int, ...]] = (0, 1, 2)
     widths: ClassVar[tuple[int, ...]] = ()
     starts: ClassVar[tuple[str, ...]] = ("linear",)
