@@ -144,6 +144,9 @@ class Growing:
             candidates[candidate.id] = candidate
             predictions[candidate.id] = self._loss_of(move) if predicts and isinstance(move, Prune) else None
         measured = self._measurements(measurements, moves) if measurements else {}
+        for move in exact:
+            found = {name: m.unplaced(move, self.network.arch) for name, m in measurements.items()}
+            measured[move] = {name: value for name, value in found.items() if value is not None}
         share: Callable[[str], float] | None = self._residuals().share if predicts else None
         proposals = [
             self._proposal(candidates[id], predictions[id], share, measured.get(candidates[id].move, {}))

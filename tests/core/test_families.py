@@ -35,13 +35,15 @@ from raygrow.growth.initializers import RandomInitializer, Tiny
 from raygrow.growth.meter import Meter
 from raygrow.nn import Network, begun
 from raygrow.population.campaign import run_campaign
+from raygrow.population.checkpoints import CheckpointStore
 from raygrow.population.coordinator import Coordinator
 from raygrow.population.folder import CampaignFolder
 from raygrow.population.plan import Budget, Campaign, Facts, Growth, Member, NetworkPlan, Plan, Probe, Training
 from raygrow.population.selection import Independent
 from raygrow.population.serial_pool import SerialPool
+from raygrow.population.tasks import Task
 from raygrow.population.worker import Worker
-from raygrow.strategies import AbstractStrategy, Mdl, RandomStrategy, Rl
+from raygrow.strategies import AbstractStrategy, AutoGrow, Mdl, RandomStrategy, Rl
 
 SHAPES: dict[int, tuple[int, ...]] = {0: (), 1: (2, 12), 2: (2, 8, 8)}
 CASES = [(family, SHAPES[d]) for family in FAMILIES for d in family.dimensions]
@@ -214,6 +216,26 @@ def test_a_move_that_the_family_has_not_is_refused() -> None:
     assert plan.moves(plan.members[0]) == ("widen",)
     every = a_plan(NetworkPlan(family="mlp"))
     assert every.moves(every.members[0]) == every.network.moves
+
+
+def test_a_schedule_of_depth_finds_the_layers_of_a_chain(tmp_path: Path) -> None:
+    """autogrow reads how much deeper a move makes the network, of moves without a site too."""
+    data = Teacher(inputs=6, units=6, classes=3, rows=300)
+    member = Member(
+        name="m",
+        strategy=AutoGrow(),
+        initializer=Tiny(),
+        training=Training(examples_per_round=96, final_examples=64),
+        probe=Probe(examples=64, blocks=2),
+    )
+    plan = Plan(data=data, members=(member,), network=NetworkPlan(family="mlp"), campaign=Campaign(rounds=1))
+    dataset = prepare(data, 0)
+    facts = Facts("classification", dataset.inputs, dataset.outputs, len(dataset.train), 1.0)
+    worker = Worker(plan, facts, dataset, CheckpointStore(tmp_path))
+    (start,) = worker.run([Task("start", "m", 0)])
+    (report,) = worker.run([Task("round", "m", 1, start["head"]["checkpoint"])])
+    assert [row["move"]["kind"] for row in report["candidates"]] == ["insert_layer"]
+    assert report["candidates"][0]["measurements"] == {"added_depth": 1.0}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from raygrow.architecture import AbstractMove, Site
+from raygrow.architecture import AbstractMove, Architecture, Site
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.meter import Meter
@@ -131,3 +131,7 @@ class AbstractMeasurement(ABC):
     @abstractmethod
     def measure(self, subject: Subject) -> Mapping[int, float]:
         """By units of the move; a size is absent where the measurement is undefined."""
+
+    def unplaced(self, move: AbstractMove, arch: Architecture) -> float | None:
+        """Of a move that has no site; None where that is undefined."""
+        return None
