@@ -407,10 +407,12 @@ def test_north_asks_for_what_effective_dimension_exceeds() -> None:
 
 def test_north_begins_a_first_layer_and_no_other() -> None:
     north, state = North(), North().initial_state(1.0)
-    nodes = [proposal(site, units, "add_node") for site in ("a", "b", "c") for units in (4, 8)]
+    nodes = [proposal(site, units, "add_node") for site in ("a", "b", "c") for units in (4, 10, 16)]
     drawn = {north.shortlist(nodes, SITUATION, state, np.random.default_rng(seed)) for seed in range(30)}
-    assert all(len(chosen) == 2 and {p.units for p in chosen} == {4} for chosen in drawn)
+    assert all(len(chosen) == 2 and {p.units for p in chosen} == {10} for chosen in drawn)
     assert len(drawn) > 3
+    # Of less than ten units 0.1 is less than one; the largest comes nearest.
+    assert {p.units for p in north.shortlist([p for p in nodes if p.units < 10], SITUATION, state, RNG)} == {4}
     state = north.observe(state, layer("h1", 0.2), SITUATION)
     assert north.shortlist(nodes, SITUATION, state, RNG) == ()
 
