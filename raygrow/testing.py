@@ -30,7 +30,7 @@ from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.measurements import measurement_named
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import derivative, response
-from raygrow.growth.statistics import collect
+from raygrow.growth.sweep import collect
 from raygrow.nn import Extension, Network, clone, graft
 from raygrow.nn.losses import LOSSES
 from raygrow.population.selection import AbstractSelection, Bid, ranked
@@ -179,7 +179,7 @@ class InitializerContract:
             site = move.place(network.arch)
             assert site is not None
             deltas = response(extension, site, found.fold.values, Meter())
-            predicted = float(derivative(deltas, found.fold.gradients).mean())
+            predicted = float(derivative(deltas, found.fold.gradients, found.fold).mean())
 
             @torch.no_grad()
             def loss(step: float) -> float:

@@ -50,7 +50,7 @@ class Residuals:
     def perp_of(self, target: str) -> Tensor:
         """G_perp, one row a position looked at, [rows, size]."""
         if target not in self._perp:
-            self._perp[target] = self.regression(target).free(self.fold.gradient_rows(target), self.meter)
+            self._perp[target] = self.regression(target).free(self.fold.gradients[target], self.meter)
         return self._perp[target]
 
     def perp_map(self, target: str) -> Tensor:
@@ -59,8 +59,8 @@ class Residuals:
         if not fold.arch.by_name[target].grid:
             return self.perp_of(target)
         if target not in self._maps:
-            step = self.regression(target).coefficients(fold.gradient_rows(target), self.meter)
-            self._maps[target] = fold.gradients[target] - added(fold.network, fold.values, target, step, self.meter)
+            step = self.regression(target).coefficients(fold.gradients[target], self.meter)
+            self._maps[target] = fold.gradient_map(target) - added(fold.network, fold.values, target, step, self.meter)
         return self._maps[target]
 
     def perp(self, targets: Sequence[str]) -> Tensor:
@@ -72,7 +72,7 @@ class Residuals:
 
         The projection is symmetric, so the narrower of the two sides is projected.
         """
-        g = self.fold.gradient_rows(target)
+        g = self.fold.gradients[target]
         if target in self._perp or g.shape[1] <= left.shape[1]:
             return self.meter.mm(left.T, self.perp_of(target)) / len(g)
         return self.meter.mm(self.regression(target).free(left, self.meter).T, g) / len(g)
@@ -84,7 +84,7 @@ class Residuals:
             if target in self._perp:
                 added = self.meter.mm(self._perp[target], part)
             else:
-                g = self.meter.mm(self.fold.gradient_rows(target), part)
+                g = self.meter.mm(self.fold.gradients[target], part)
                 added = self.regression(target).free(g, self.meter)
             total = added if total is None else total + added
         assert total is not None
@@ -104,15 +104,15 @@ class Residuals:
 
             def power(block: Tensor) -> Tensor:
                 along = self.along(block, targets)
-                return torch.cat([self.meter.mm(self.fold.gradient_rows(t).T, along) for t in targets]) / len(along)
+                return torch.cat([self.meter.mm(self.fold.gradients[t].T, along) for t in targets]) / len(along)
 
             # A projection applied twice is applied once.
-            like = self.fold.gradient_rows(targets[0])
+            like = self.fold.gradients[targets[0]]
             found = leading_eigenpairs(power, q, count, like, generator, self.meter)
         return found[0].clamp_min(0).sqrt(), self.along(found[1], targets)
 
     def _sizes(self, targets: Sequence[str]) -> list[int]:
-        return [self.fold.gradient_rows(target).shape[1] for target in targets]
+        return [self.fold.gradients[target].shape[1] for target in targets]
 
     def bottleneck(self, target: str) -> float:
         """E|G_perp|^2."""
@@ -120,7 +120,7 @@ class Residuals:
 
     def share(self, target: str) -> float:
         """E|G_perp|^2 / E|G|^2, in [0, 1]."""
-        total = float(self.fold.gradient_rows(target).square().sum()) / len(self.fold)
+        total = float(self.fold.gradients[target].square().sum()) / len(self.fold)
         return self.bottleneck(target) / total if total > 0 else 0.0
 
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from raygrow.architecture import Site
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.meter import Meter
-from raygrow.growth.prediction import hidden_values
+from raygrow.growth.prediction import hidden_rows
 from raygrow.growth.rows import REFIT_RIDGE, ridge_for
-from raygrow.growth.statistics import rows_of
 from raygrow.nn import Extension
 
 
@@ -52,18 +51,13 @@ def refitted(
     residuals: Residuals, site: Site, extensions: Mapping[int, Extension], sizes: Sequence[int], meter: Meter
 ) -> dict[int, Extension]:
     """The same units with whole kernels as fan-out, each size by its own refit."""
-    fold, most = residuals.fold, max(sizes)
+    most = max(sizes)
     apart = site.norm in ("layer", "group")
     found: dict[int, Extension] = {}
     refit: Refit | None = None
     for k in sorted(sizes, reverse=True):
         if refit is None or apart:
-            values = hidden_values(extensions[k], site, fold.values, meter)
-            hidden = {
-                target: rows_of(values, reading, fold.positions(fold.arch.by_name[target].grid))
-                for target, reading in zip(site.targets, site.feeds, strict=True)
-            }
-            refit = Refit.of(residuals, hidden, meter)
+            refit = Refit.of(residuals, hidden_rows(extensions[k], site, residuals.fold, meter), meter)
         omega = refit.fan_out(1.0 if apart else k / most, meter)
         fan_out = {
             target: block.reshape(len(block), k, *reading.taps(site.value_grid)).to(extensions[k].fan_out[target])

@@ -8,6 +8,7 @@ it, and what nobody asks for is never multiplied.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from math import prod
 
@@ -20,7 +21,6 @@ from raygrow.architecture import (
     Architecture,
     Grid,
     Linear,
-    Pooled,
     digest_seed,
     forward_flops,
 )
@@ -36,13 +36,6 @@ RowsTable = dict[Hashable, Rows]
 
 LARGEST_SINGLE = 1e9
 """Beyond this size of a value or a gradient the statistics are in float64: sums of products would overflow float32."""
-
-
-POSITIONS = 64
-"""Most positions of a map that an example contributes: neighbouring patches say nearly the same (growth_math 1.6)."""
-
-MAP_ROWS = 16384
-"""Rows of a map, over all examples, beyond which fewer positions of each are enough."""
 
 
 class Sample:
@@ -64,7 +57,8 @@ class Sample:
         self.first = (len(x) + 1) // 2
         self.peak = float(self.x.abs().amax())
         self.rows.split(self.first)
-        self._positions: dict[Grid, Tensor] = {}
+        self._shaped: Tensor | None = None
+        self._positions: dict[tuple[Grid, int], Tensor] = {}
 
     def prepare(self, *, whitens: bool) -> Meter:
         """Solve now what growth will ask of the input's rows, for regressions or for whitening, and return the bill.
@@ -81,31 +75,49 @@ class Sample:
             self.rows.factor(UPDATE_RIDGE, bill)
         return bill
 
-    def positions(self, grid: Grid) -> Tensor:
-        """Flat positions of a grid that the statistics look at, [n, m]: others in every example, the same in every round."""
-        if grid not in self._positions:
+    def positions(self, grid: Grid, most: int) -> Tensor:
+        """Flat positions of a grid, so many of each example, others in every one, the same in every round; [n, m]."""
+        if (grid, most) not in self._positions:
             n, there = len(self), prod(grid)
-            m = min(there, max(8, min(POSITIONS, MAP_ROWS // n)))
             # Seeded by what it is for: the same for every member with this sample, whoever asks first.
             generator = torch.Generator().manual_seed(digest_seed("positions", *grid, n))
-            drawn = torch.rand(n, there, generator=generator).argsort(1)[:, :m].sort(1).values
-            self._positions[grid] = drawn.to(self.x.device)
-        return self._positions[grid]
+            drawn = torch.rand(n, there, generator=generator).argsort(1)[:, :most].sort(1).values
+            self._positions[grid, most] = drawn.to(self.x.device)
+        return self._positions[grid, most]
+
+    def shaped(self, grid: Grid) -> Tensor:
+        """The examples as maps, [n, channels, *grid]."""
+        if self._shaped is None:
+            self._shaped = self.x.reshape(len(self), -1, *grid)
+        return self._shaped
 
     def __len__(self) -> int:
         return len(self.x)
+
+
+class AbstractMaps(ABC):
+    """What a fold of a network with positions asks for when it needs it."""
+
+    @abstractmethod
+    def positions(self, grid: Grid) -> Tensor:
+        """Flat positions of a grid that are looked at, [n, m]."""
+
+    @abstractmethod
+    def gradient(self, node: str) -> Tensor:
+        """G of a node at every position, [n, size, *grid]."""
 
 
 class Fold:
     """Examples as rows: the whole sample, or one of its halves.
 
     The rows stay because signs, refits on the true activation and cross-fitted predictions are not functions of second
-    moments; a few thousand rows of a small network are a few MB.
+    moments; a few thousand rows of a small network are a few MB. A vector is one row an example; of a map some positions are
+    looked at, and each is a row, examples before positions.
 
     Attributes:
-        arch: of the network.
+        network: as it was when the examples went through it.
         values: of every node, [n, size, *value grid].
-        gradients: G of the nodes that were asked for, [n, size, *grid].
+        gradients: G of the nodes that were asked for, [rows, size].
         curvature: backpropagated curvature samples (``AbstractLoss.curvature_sample``), likewise; empty unless asked for.
         cluster: rows that come from one example and are not independent: 1, or positions where a map was written in rows.
     """
@@ -117,12 +129,12 @@ class Fold:
         gradients: Mapping[str, Tensor],
         curvature: Mapping[str, Tensor],
         rows: RowsTable,
-        sample: Sample | None = None,
+        maps: AbstractMaps | None = None,
         whole: tuple[Fold, int, int] | None = None,
         cluster: int = 1,
     ) -> None:
         self.network, self.values, self.gradients, self.curvature = network, values, gradients, curvature
-        self._rows, self._sample, self._whole = rows, sample, whole
+        self._rows, self._maps, self._whole = rows, maps, whole
         self.cluster = cluster
 
     def __len__(self) -> int:
@@ -133,7 +145,7 @@ class Fold:
         return self.network.arch
 
     def reads(self, sources: Sequence[str]) -> Rows:
-        """Rows that a unit with these sources reads, the constant last, [n, p2]."""
+        """Rows that a unit with these sources reads, vectors all, the constant last, [n, p2]."""
         if self._whole is not None:
             whole, half, first = self._whole
             return whole.reads(sources).split(first)[half]
@@ -144,7 +156,7 @@ class Fold:
         return self._rows[key]
 
     def positions(self, grid: Grid) -> Tensor | None:
-        """Positions of a map that rows are taken at, [n, m]; None where a value has none."""
+        """Flat positions of a grid that are looked at, [n, m]; None where it has none."""
         if not grid:
             return None
         if self._whole is not None:
@@ -152,17 +164,17 @@ class Fold:
             found = whole.positions(grid)
             assert found is not None
             return found[:first] if half == 0 else found[first:]
-        assert self._sample is not None
-        return self._sample.positions(grid)
+        assert self._maps is not None
+        return self._maps.positions(grid)
 
     def patches(self, sources: Sequence[str], readings: Sequence[AbstractReading], grid: Grid) -> Rows:
-        """Rows that a unit with these positions reads in this way, examples before positions, the constant last."""
+        """Rows that a unit with these positions reads in this way, the constant last."""
+        if all(isinstance(reading, Linear) for reading in readings):
+            return self.reads(sources)
         if self._whole is not None:
             whole, half, first = self._whole
             rows = whole.patches(sources, readings, grid)
             return rows.split(first * (rows.n // len(whole)))[half]
-        if all(isinstance(reading, Linear) for reading in readings):
-            return self.reads(sources)
         key = (tuple(sources), tuple(readings), grid)
         if key not in self._rows:
             at = self.positions(grid)
@@ -171,25 +183,35 @@ class Fold:
         return self._rows[key]
 
     def into(self, target: str) -> Rows:
-        """Rows that a node reads already, the constant last; one row a position looked at."""
+        """Rows that a node reads already, the constant last."""
         arch = self.arch
         parents = arch.parents(target)
-        readings = [arch.readings[source, target] for source in parents]
-        return self.patches(parents, readings, arch.by_name[target].grid)
+        return self.patches(parents, [arch.readings[p, target] for p in parents], arch.by_name[target].grid)
 
-    def gradient_rows(self, target: str) -> Tensor:
-        """G of a node, one row a position looked at, [rows, size]."""
-        return picked(self.gradients[target], self.positions(self.arch.by_name[target].grid))
+    def gradient_map(self, target: str) -> Tensor:
+        """G of a node at every position, [n, size, *grid]; a pass of its own where it has any."""
+        if not self.arch.by_name[target].grid:
+            return self.gradients[target]
+        if self._whole is not None:
+            whole, half, first = self._whole
+            return whole.gradient_map(target)[slice(0, first) if half == 0 else slice(first, None)]
+        assert self._maps is not None
+        return self._maps.gradient(target)
 
     def feeds(self, targets: Sequence[str]) -> Tensor:
-        """Functional gradients at what a unit with these targets feeds, side by side, [n, q]."""
+        """Functional gradients at what a unit with these targets feeds, side by side, [rows, q]."""
         return side_by_side([self.gradients[target] for target in targets])
 
     def half(self, which: int, first: int) -> Fold:
-        """The rows before ``first``, or those from there on, as views."""
-        cut = slice(0, first) if which == 0 else slice(first, None)
+        """The examples before ``first``, or those from there on, as views."""
+        n = len(self)
+
+        def cut(rows: Tensor) -> Tensor:
+            at = first * (len(rows) // n)
+            return rows[:at] if which == 0 else rows[at:]
+
         values, gradients, curvature = (
-            {name: rows[cut] for name, rows in table.items()} for table in (self.values, self.gradients, self.curvature)
+            {name: cut(rows) for name, rows in table.items()} for table in (self.values, self.gradients, self.curvature)
         )
         return Fold(self.network, values, gradients, curvature, {}, whole=(self, which, first))
 
@@ -208,7 +230,7 @@ class Statistics:
 
 
 class Pass:
-    """A forward pass of a network on the statistics examples that follows the network's updates.
+    """A forward pass of a network of dense layers on the statistics examples that follows the network's updates.
 
     Products are in the network's precision; in float64 where a value or a gradient is so large that float32 would overflow.
 
@@ -222,29 +244,17 @@ class Pass:
             self.trace = network.trace(sample.x)
         meter.products += len(sample) * forward_flops(network.arch)
         self._large = False
-        self._rows: RowsTable = {}
-        self._keep_input()
+        self._rows: RowsTable = {(INPUT,): sample.rows}
         self._check(sample.peak)
         self._watch(rows for name, rows in self.trace.values.items() if name != INPUT)
-
-    def _keep_input(self) -> None:
-        """What the sample has solved of the input serves the nodes that read all of it as a vector."""
-        grid = self.network.arch.by_name[INPUT].grid
-        key = ((INPUT,), (Pooled(grid),), ()) if grid else (INPUT,)
-        self._rows[key] = self.sample.rows
 
     def into(self, target: str) -> Rows:
         """Rows that a node reads, as the network is now."""
         values = {source: self._wide(self.trace.values[source]) for source in self.network.arch.parents(target)}
-        return Fold(self.network, values, {}, {}, self._rows, self.sample).into(target)
-
-    def at(self, target: str) -> Tensor | None:
-        """Positions of a node that rows are taken at, [n, m]; None where it has none."""
-        grid = self.network.arch.by_name[target].grid
-        return self.sample.positions(grid) if grid else None
+        return Fold(self.network, values, {}, {}, self._rows).into(target)
 
     def gradients(self, nodes: Collection[str], meter: Meter) -> dict[str, Tensor]:
-        """G at the pre-activations of these nodes, each [n, size, *grid]."""
+        """G at the pre-activations of these nodes, each [n, size]."""
         at_output = self.loss.descent(self.trace.output, self.sample.y)
         found = backpropagate(self.network, self.trace, at_output, nodes, meter)
         self._watch(found.values())
@@ -257,7 +267,7 @@ class Pass:
         self.trace = self.network.moved(self.trace, deltas)
         arch = self.network.arch
         changed = {node, *(name for name in arch.order if node in arch.ancestors(name))}
-        self._rows = {key: rows for key, rows in self._rows.items() if not changed & set(_sources(key))}
+        self._rows = {key: rows for key, rows in self._rows.items() if not changed & set(sources_of(key))}
         self._watch(self.trace.values[name] for name in changed)
 
     def statistics(self, nodes: Collection[str], meter: Meter, curvature: torch.Generator | None = None) -> Statistics:
@@ -273,7 +283,7 @@ class Pass:
             bends = backpropagate(self.network, self.trace, drawn, nodes, meter)
         values = {name: self._wide(rows) for name, rows in self.trace.values.items()}
         bends = {name: self._wide(rows) for name, rows in bends.items()}
-        return Statistics(Fold(self.network, values, gradients, bends, self._rows, self.sample), self.sample.first)
+        return Statistics(Fold(self.network, values, gradients, bends, self._rows), self.sample.first)
 
     def _watch(self, tensors: Iterable[Tensor]) -> None:
         self._check(float(torch.stack([rows.abs().amax() for rows in tensors]).amax()))
@@ -287,25 +297,6 @@ class Pass:
 
     def _wide(self, rows: Tensor) -> Tensor:
         return rows.double() if self._large else rows
-
-
-def collect(
-    network: Network,
-    x: Tensor,
-    y: Tensor,
-    loss: AbstractLoss,
-    generator: torch.Generator,
-    meter: Meter,
-) -> Statistics:
-    """Statistics of all sites, with curvature samples, of examples that no other call shares.
-
-    Args:
-        x: [n, inputs], n >= 2.
-        y: labels [n] or targets [n, t].
-        generator: for the curvature samples.
-    """
-    nodes = [node.name for node in network.arch.nodes[1:]]
-    return Pass(network, Sample(x, y), loss, meter).statistics(nodes, meter, generator)
 
 
 def with_constant(values: Sequence[Tensor]) -> Tensor:
@@ -331,7 +322,7 @@ def picked(values: Tensor, at: Tensor | None) -> Tensor:
     return flat.gather(2, at.unsqueeze(1).expand(-1, flat.shape[1], -1)).transpose(1, 2).flatten(0, 1)
 
 
-def _sources(key: Hashable) -> tuple[str, ...]:
+def sources_of(key: Hashable) -> tuple[str, ...]:
     """The nodes that rows of this key were taken from."""
     assert isinstance(key, tuple)
     return key[0] if isinstance(key[0], tuple) else key

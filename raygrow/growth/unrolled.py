@@ -33,6 +33,7 @@ from raygrow.architecture import (
 )
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.meter import Meter
+from raygrow.growth.rows import Rows
 from raygrow.growth.statistics import Fold, RowsTable, picked, rows_of
 from raygrow.nn import Extension, Network, bias_name, weight_name
 from raygrow.nn.maps import map_of
@@ -150,7 +151,6 @@ def unroll(residuals: Residuals, site: Site, taps: Taps, meter: Meter) -> Unroll
     fold = residuals.fold
     arch = fold.arch
     rows = fold.patches(site.sources, site.reads, site.grid)
-    at = fold.positions(site.grid)
     widths = [_columns(arch, site, i, taps) for i in range(len(site.targets))]
     node = arch.by_name[site.node] if site.node else None
     nodes = [Node(INPUT, rows.p - 1, "identity"), Node(OUTPUT, sum(widths), "identity")]
@@ -160,11 +160,11 @@ def unroll(residuals: Residuals, site: Site, taps: Taps, meter: Meter) -> Unroll
         edges += [Edge(INPUT, UNITS), Edge(UNITS, OUTPUT)]
     network = Network(Architecture(tuple(nodes), tuple(edges)), dtype=rows.matrix.dtype).to(rows.matrix.device)
     values: dict[str, Callable[[], Tensor]] = {}
-    gradients = {OUTPUT: lambda: _pulled(residuals, site, at, taps)}
+    gradients = {OUTPUT: lambda: _pulled(residuals, site, rows.n, taps)}
     if node is not None:
         _copy_weights(fold.network, network, site, taps)
-        values[UNITS] = lambda: picked(_unpooled(fold.values[node.name], site), at)
-        gradients[UNITS] = lambda: picked(fold.gradients[node.name], at)
+        values[UNITS] = lambda: _existing(fold.network, network, rows, site)
+        gradients[UNITS] = lambda: fold.gradients[node.name]
     table: RowsTable = {(INPUT,): rows}
     read = _Lazy(values)
     read[INPUT] = rows.matrix[:, :-1]
@@ -188,21 +188,36 @@ def _unroll_edge(residuals: Residuals, site: Site) -> Unrolled:
     table: RowsTable = {(UNITS,): known}
     values = {INPUT: read, UNITS: known.matrix[:, :-1]}
     network = Network(arch, dtype=read.dtype).to(read.device)
-    gradients = {OUTPUT: fold.gradient_rows(target)}
+    gradients = {OUTPUT: fold.gradients[target]}
     written = Fold(network, values, gradients, {}, table, cluster=known.n // len(fold))
     dense = Site((INPUT,), (OUTPUT,), None)
     return Unrolled(dense, Residuals(written, residuals.meter), site, fold.arch, "centre")
 
 
-def _pulled(residuals: Residuals, site: Site, at: Tensor | None, taps: Taps) -> Tensor:
+def _pulled(residuals: Residuals, site: Site, rows: int, taps: Taps) -> Tensor:
     """The projected residuals of all targets where the units stand, [rows, columns]."""
+    fold = residuals.fold
     parts = []
     for target, reading in zip(site.targets, site.feeds, strict=True):
+        grid = fold.arch.by_name[target].grid
+        if taps == "centre" and (not grid or (grid == site.grid and site.pool == 1 and reading.in_place)):
+            # The positions looked at are the same ones; a mean over a map is looked at from all of them.
+            perp = residuals.perp_of(target)
+            parts.append(perp.repeat_interleave(rows // len(perp), 0))
+            continue
         feeding = map_of(reading, site.value_grid)
         perp = residuals.perp_map(target)
         found = feeding.spread(perp) if taps == "centre" else feeding.spread_taps(perp)
-        parts.append(picked(_unpooled(found, site), at))
+        parts.append(picked(_unpooled(found, site), fold.positions(site.grid)))
     return torch.cat(parts, 1)
+
+
+@torch.no_grad()
+def _existing(network: Network, written: Network, rows: Rows, site: Site) -> Tensor:
+    """Values of the existing units at the rows, before any pooling."""
+    before = rows.matrix[:, :-1] @ written.named[weight_name(INPUT, UNITS)].T + written.named[bias_name(UNITS)]
+    (layer,) = (step.layer for step in network.steps if step.name == site.node)
+    return layer.at_rows(before)
 
 
 def _unpooled(values: Tensor, site: Site) -> Tensor:

@@ -11,12 +11,12 @@ from torch import Tensor
 from raygrow.growth.bottleneck import added, split_step
 from raygrow.growth.line_search import Searched, line_search
 from raygrow.growth.meter import Meter
-from raygrow.growth.statistics import Pass, picked
+from raygrow.growth.statistics import Pass
 from raygrow.nn import Network, bias_name, weight_name
 
 
 def update_existing(statistics: Pass, search: Searched, meter: Meter) -> dict[str, float]:
-    """Take the dW* step in place, node by node from the output back, each with its own line search on ``search``.
+    """Take the dW* step of vectors in place, node by node from the output back, each with its own line search on ``search``.
 
     A node whose line search shows no decrease keeps its weights. Both passes follow the network, so that only what a step
     changed is computed again, and growth finds them as the network is afterwards.
@@ -29,11 +29,13 @@ def update_existing(statistics: Pass, search: Searched, meter: Meter) -> dict[st
     taken: dict[str, float] = {}
     for node in reversed(arch.order):
         weighted = any(arch.readings[source, node].weighted for source in arch.parents(node))
-        # Batch norm undoes a change of scale in training: a step that looks good in use may not be one.
-        if not weighted or arch.by_name[node].norm == "batch":
+        # A map would take a pass of its own. Batch norm undoes a change of scale in training: what looks good in use may
+        # not be.
+        if not weighted or arch.by_name[node].grid or arch.by_name[node].norm == "batch":
             continue
-        gradient = picked(statistics.gradients([node], meter)[node], statistics.at(node))
-        step = statistics.into(node).coefficients(gradient, meter)
+        gradient = statistics.gradients([node], meter)[node]
+        rows = statistics.into(node)
+        step = rows.coefficients(gradient, meter)
         delta = added(network, search.trace.values, node, step, meter)
         found = line_search(search, {node: delta}, meter)
         taken[node] = found.scale
@@ -41,7 +43,8 @@ def update_existing(statistics: Pass, search: Searched, meter: Meter) -> dict[st
             continue
         _apply(network, node, found.scale * step)
         search.move(node, found.scale * delta, meter)
-        statistics.move(node, found.scale * added(network, statistics.trace.values, node, step, meter), meter)
+        moved = meter.mm(rows.matrix, found.scale * step.to(rows.matrix))
+        statistics.move(node, moved.to(search.trace.output), meter)
     return taken
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,6 +48,13 @@ class Layer:
     def value(self, z: Tensor) -> Tensor:
         """Values [..., units, *value grid] of pre-activations [..., units, *grid], as in use: running moments, no dropout."""
         return self._pooled(self._activation(self._normalised(z)))
+
+    def at_rows(self, z: Tensor) -> Tensor:
+        """Values before pooling of pre-activations at some positions, [rows, units]; a group is normalised as if it had one."""
+        alone = replace(self.node, grid=(), pool=1, norm="layer" if self.node.norm == "group" else self.node.norm)
+        if min(alone.blocks, default=2) < 2:
+            return self._activation(z)
+        return Layer(alone, self._gain, self._shift, self._mean, self._variance).value(z)
 
     def trained(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """The same as in training: moments of the batch, which the running ones follow, and dropout.

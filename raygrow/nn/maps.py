@@ -111,31 +111,32 @@ class _ConvolutionMap(AbstractMap):
         )
 
     @cached_property
-    def _taps(self) -> Tensor:
-        """Flat places in the padded source that each target position reads, [positions, taps]."""
+    def _taps(self) -> tuple[Tensor, Tensor]:
+        """Flat place in the source that each tap of each target position reads, and whether it lies there or in the padding;
+        [positions, taps]."""
         reading: Convolution = self.reading
-        padded = [n + 2 * p for n, p in zip(self.source, reading.padding, strict=True)]
         axes = [
-            (torch.arange(m) * s)[:, None] + torch.arange(k)[None, :]
-            for m, s, k in zip(self.target, reading.stride, reading.kernel, strict=True)
+            (torch.arange(m) * s - p)[:, None] + torch.arange(k)[None, :]
+            for m, s, k, p in zip(self.target, reading.stride, reading.kernel, reading.padding, strict=True)
         ]
+        inside = [(axis >= 0) & (axis < n) for axis, n in zip(axes, self.source, strict=True)]
         if len(axes) == 1:
-            return axes[0]
-        y, x = axes
-        places = y[:, None, :, None] * padded[1] + x[None, :, None, :]
-        return places.flatten(2).flatten(0, 1)
+            return axes[0].clamp(0, self.source[0] - 1), inside[0]
+        (y, x), (height, width) = axes, self.source
+        places = y.clamp(0, height - 1)[:, None, :, None] * width + x.clamp(0, width - 1)[None, :, None, :]
+        there = inside[0][:, None, :, None] & inside[1][None, :, None, :]
+        return places.flatten(2).flatten(0, 1), there.flatten(2).flatten(0, 1)
 
     def rows(self, values: Tensor, at: Tensor | None = None) -> Tensor:
         n, units = values.shape[:2]
-        taps = self._taps.to(values.device)
-        padding = [p for p in reversed(self.reading.padding) for _ in range(2)]
-        flat = F.pad(values, padding).flatten(2)
+        taps, there = (table.to(values.device) for table in self._taps)
+        flat = values.flatten(2)
         if at is None:
-            found = flat[:, :, taps.flatten()].view(n, units, *taps.shape)
+            found = flat[:, :, taps.flatten()].view(n, units, *taps.shape) * there
             return found.transpose(1, 2).flatten(2)
         places = taps[at]
         found = flat.gather(2, places.flatten(1).unsqueeze(1).expand(-1, units, -1)).view(n, units, *places.shape[1:])
-        return found.transpose(1, 2).flatten(2)
+        return (found * there[at].unsqueeze(1)).transpose(1, 2).flatten(2)
 
     def pull(self, gradient: Tensor, weight: Tensor | None) -> Tensor:
         reading: Convolution = self.reading

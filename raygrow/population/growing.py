@@ -16,8 +16,9 @@ from raygrow.growth.line_search import Searched
 from raygrow.growth.measurements import AbstractMeasurement, Subject, measurement_named
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction, predict
-from raygrow.growth.statistics import Pass, Sample, Statistics
+from raygrow.growth.statistics import Sample, Statistics
 from raygrow.growth.step import amplified
+from raygrow.growth.sweep import passed
 from raygrow.growth.update import update_existing
 from raygrow.nn import Extension, Network
 from raygrow.population.plan import Member, kind_of
@@ -94,7 +95,7 @@ class Growing:
         loss = worker.data.loss
         rows = worker.data.search.take(torch.arange(min(SEARCH_ROWS, len(worker.data.search))))
         self.search = Searched(network, rows.x, rows.y, loss, meter)
-        self.passed = Pass(network, self.sample, loss, meter)
+        self.passed = passed(network, self.sample, loss, meter)
         self._whole: Residuals | None = None
 
     def update(self) -> None:

@@ -20,6 +20,8 @@ from raygrow.growth.rows import side_by_side
 from raygrow.nn import Extension
 from raygrow.nn.activations import FUNCTIONS
 
+INFLATION_ROWS = 2048
+
 FAINT = 0.5
 """A direction of less than this share of what pure noise reaches was projected out: what is left of it says nothing."""
 
@@ -89,7 +91,7 @@ class Tiny(AbstractInitializer):
             outputs = residuals.strongest(site.targets, min(most, CURVED_OUTPUTS), generator)
             if residuals.fold.cluster > 1:
                 spread, along = outputs
-                outputs = spread * _inflation(rows.whitened(meter), along, residuals.fold.cluster), along
+                outputs = spread * _inflation(rows.matrix, along, residuals.fold.cluster), along
             curved = curved_directions(rows.whitened(meter), *outputs, most, generator, meter)
             alpha = _kinked(rows.reading(curved, meter), site.activation)[:most]
         else:
@@ -119,7 +121,7 @@ def _linear_directions(residuals: Residuals, site: Site, most: int, generator: t
     along = residuals.along(found.right, site.targets)
     deviation = _rms(along) * math.sqrt(min(rows.varying, rows.n))
     if residuals.fold.cluster > 1:
-        deviation = deviation * _inflation(rows.whitened(meter), along, residuals.fold.cluster)
+        deviation = deviation * _inflation(rows.matrix, along, residuals.fold.cluster)
     noise = deviation.tolist()
     outputs = float(torch.linalg.vector_norm(residuals.fold.feeds(site.targets))) / math.sqrt(rows.n)
     size = (math.sqrt(rows.n) * found.values).tolist()
@@ -135,11 +137,14 @@ def _rms(columns: Tensor) -> Tensor:
     return columns.square().mean(0).sqrt()
 
 
-def _inflation(white: Tensor, along: Tensor, cluster: int) -> Tensor:
-    """How much larger noise is in means of z g than rows of their own would make it, by direction: rows of one example are
-    alike (the design effect of cluster sampling, Kish 1965)."""
+def _inflation(rows: Tensor, along: Tensor, cluster: int) -> Tensor:
+    """How much larger noise is in means of z g than independent rows would make it, by direction: rows of one example are
+    alike (the design effect of cluster sampling, Kish 1965). A few thousand rows, each column to its own scale, tell it."""
+    some = min(len(rows), INFLATION_ROWS // cluster * cluster)
+    white = rows[:some, :-1] - rows[:some, :-1].mean(0)
+    white = white / white.square().mean(0).sqrt().clamp_min(1e-12)
     found = []
-    for column in along.T:
+    for column in along[:some].T:
         terms = (white * column[:, None]).view(-1, cluster, white.shape[1])
         found.append((terms.sum(1).square().sum() / terms.square().sum().clamp_min(1e-30)).clamp_min(1.0).sqrt())
     return torch.stack(found)
