@@ -9,7 +9,6 @@ from typing import final
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.measurements.base import AbstractMeasurement, Subject
 from raygrow.growth.meter import Factor, Meter
-from raygrow.growth.statistics import picked
 
 FISHER_RIDGE = 1e-3
 """Ridge of the output Fisher, relative to its mean eigenvalue (growth_math 1.5)."""
@@ -42,7 +41,7 @@ def existing_score(residuals: Residuals, node: str, meter: Meter) -> float:
 
     Positions count as many times as there are, as in the Fisher of convolutions (Grosse and Martens 2016).
     """
-    g = residuals.fold.gradient_rows(node)
+    g = residuals.fold.gradients[node]
     explained = meter.mm(g.T, g - residuals.perp_of(node)).double() / len(g)
     score = meter.apply_inverse(output_fisher(residuals, node, meter), explained).trace()
     return prod(residuals.fold.arch.by_name[node].grid) * float(score)
@@ -54,7 +53,6 @@ def output_fisher(residuals: Residuals, node: str, meter: Meter) -> Factor:
     For cross-entropy the generalised Gauss-Newton matrix is the Fisher matrix; for the squared error it is that of a
     Gaussian of variance one half, so that eta is in the units of the loss in both tasks.
     """
-    fold = residuals.fold
-    r = picked(fold.curvature[node], fold.positions(fold.arch.by_name[node].grid))
+    r = residuals.fold.curvature[node]
     gram = meter.mm(r.T, r).double() / len(r)
     return meter.factor(gram, FISHER_RIDGE * float(gram.diagonal().mean()))
