@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import final
 
 import torch
@@ -70,8 +71,8 @@ class Way:
         """One Newton step from the start, by the positions looked at; 0 where the loss does not fall."""
         fold = self.subject.residuals.fold
         parts: dict[str, list[Tensor]] = {target: [] for target in self.subject.site.targets}
-        for cut, trace in self._pieces():
-            for target, added in self.change(trace).items():
+        for cut, _, change in self._pieces():
+            for target, added in change.items():
                 places = fold.positions(fold.arch.by_name[target].grid)
                 parts[target].append(picked(added, None if places is None else places[cut]))
         deltas = {target: torch.cat(rows) for target, rows in parts.items()}
@@ -83,8 +84,8 @@ class Way:
     def slope(self, at: float) -> float:
         """-dloss/de, the mean over the examples, at this amplitude."""
         passed, meter, total = self.subject.passed, self.subject.meter, 0.0
-        for cut, trace in self._pieces():
-            y, change = passed.sample.y[cut], self.change(trace)
+        for cut, trace, change in self._pieces():
+            y = passed.sample.y[cut]
             step = {target: at * added for target, added in change.items()}
             meter.products += self.network.tail_flops(step) * len(y)
             moved = self.network.moved(trace, step)
@@ -112,14 +113,19 @@ class Way:
             total = total + reading.read(values[source], weight)
         return total
 
-    def _pieces(self) -> Iterator[tuple[slice, Trace]]:
-        """The statistics examples through the network as it is: those of maps in chunks, anew each time."""
+    @cached_property
+    def _of_all(self) -> dict[str, Tensor]:
+        return self.change(self.subject.passed.trace)
+
+    def _pieces(self) -> Iterator[tuple[slice, Trace, dict[str, Tensor]]]:
+        """The statistics examples through the network as it is, and their change: of maps in chunks, anew each time."""
         passed = self.subject.passed
         if self.network.arch.plain:
-            yield slice(None), passed.trace
+            yield slice(None), passed.trace, self._of_all
             return
         for start in range(0, len(passed.sample), CHUNK):
             cut = slice(start, start + CHUNK)
             x = passed.sample.x[cut]
             self.subject.meter.products += forward_flops(self.network.arch) * len(x)
-            yield cut, self.network.trace(x)
+            trace = self.network.trace(x)
+            yield cut, trace, self.change(trace)
