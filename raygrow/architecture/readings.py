@@ -38,6 +38,11 @@ class AbstractReading(ABC):
         """Weights of one source unit for one target unit, as a shape: () for one number, the kernel of a convolution."""
 
     @property
+    def in_place(self) -> bool:
+        """Whether each position is read from around the same position of the source."""
+        return False
+
+    @property
     def label(self) -> str:
         """What tells it from the others in the name of a site; nothing for the plain linear map."""
         return self.kind
@@ -117,6 +122,10 @@ class Convolution(AbstractReading):
         return self.kernel
 
     @property
+    def in_place(self) -> bool:
+        return set(self.stride) == {1} and all(p == k // 2 for k, p in zip(self.kernel, self.padding, strict=True))
+
+    @property
     def label(self) -> str:
         stride = "" if set(self.stride) == {1} else f"/{'x'.join(map(str, self.stride))}"
         return f"conv{'x'.join(map(str, self.kernel))}{stride}"
@@ -158,6 +167,10 @@ class Identity(AbstractReading):
 
     kind: ClassVar[str] = "identity"
     weighted: ClassVar[bool] = False
+
+    @property
+    def in_place(self) -> bool:
+        return True
 
     def grid(self, source: Grid) -> Grid:
         return source

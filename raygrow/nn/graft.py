@@ -42,6 +42,7 @@ class Extension:
         return replace(self, fan_out=fan_out, edge=None if self.edge is None else factor * self.edge)
 
 
+@torch.no_grad()
 def graft(network: Network, move: AbstractMove, extension: Extension) -> Network:
     """The network after ``move``: a new module; ``network`` is left as it was.
 
@@ -54,17 +55,19 @@ def graft(network: Network, move: AbstractMove, extension: Extension) -> Network
     grown = Network(move.apply(arch), dtype=like.dtype)
     if like.device.type != "cpu":
         grown.to(like.device)
-    new = {name: tensor.data for name, tensor in (grown.named | grown.moments).items()}
+    new = grown.named | grown.moments
     for name, old in (network.named | network.moments).items():
-        kept = extension.rewritten.get(name, old.data)
-        new[name][tuple(slice(0, size) for size in old.shape)] = kept
+        place: torch.Tensor = new[name]
+        if place.shape != old.shape:
+            place = place[tuple(slice(0, size) for size in old.shape)]
+        place.copy_(extension.rewritten.get(name, old))
     for name, block, value in _blocks(arch, move, extension):
-        if new[name][block].shape != value.shape:
+        place = new[name][block]
+        if place.shape != value.shape:
             raise MoveError(
-                f"{move!r}: the extension of {name} must have shape {tuple(new[name][block].shape)}, "
-                f"but got {tuple(value.shape)}"
+                f"{move!r}: the extension of {name} must have shape {tuple(place.shape)}, but got {tuple(value.shape)}"
             )
-        new[name][block] = value.to(new[name])
+        place.copy_(value)
     return grown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -48,6 +49,13 @@ class Layer:
         """Values [..., units, *value grid] of pre-activations [..., units, *grid], as in use: running moments, no dropout."""
         return self._pooled(self._activation(self._normalised(z)))
 
+    def at_rows(self, z: Tensor) -> Tensor:
+        """Values before pooling of pre-activations at some positions, [rows, units]; a group is normalised as if it had one."""
+        alone = replace(self.node, grid=(), pool=1, norm="layer" if self.node.norm == "group" else self.node.norm)
+        if min(alone.blocks, default=2) < 2:
+            return self._activation(z)
+        return Layer(alone, self._gain, self._shift, self._mean, self._variance).value(z)
+
     def trained(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """The same as in training: moments of the batch, which the running ones follow, and dropout.
 
@@ -65,6 +73,14 @@ class Layer:
             kept = torch.rand(h.shape, generator=generator).to(h.device) >= node.dropout
             h = h * kept / (1 - node.dropout)
         return h
+
+    def calibrate(self, z: Tensor) -> None:
+        """Set the running moments to those of these pre-activations."""
+        if self._mean is not None and self._variance is not None:
+            over = [axis for axis in range(z.dim()) if axis != 1]
+            variance, mean = torch.var_mean(z, over)
+            self._mean.copy_(mean)
+            self._variance.copy_(variance)
 
     def pull(self, gradient: Tensor, z: Tensor, h: Tensor) -> Tensor:
         """dloss/dz from dloss/dh, as in use; may write to ``gradient``."""

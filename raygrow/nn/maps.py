@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -67,6 +68,13 @@ class AbstractMap(ABC):
         The restricted fan-out of a convolution (growth_math 1.7), its centre tap; of cells, the mean over them all.
         """
 
+    def spread_taps(self, gradient: Tensor) -> Tensor:
+        """Pull back through every tap by itself: [n, q, *target grid] to [n, q x taps, *source grid].
+
+        The unfolded fan-out of growth_math 1.7, exact for any stride and padding.
+        """
+        return self.spread(gradient)
+
 
 class _LinearMap(AbstractMap):
     def read(self, values: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
@@ -103,31 +111,32 @@ class _ConvolutionMap(AbstractMap):
         )
 
     @cached_property
-    def _taps(self) -> Tensor:
-        """Flat places in the padded source that each target position reads, [positions, taps]."""
+    def _taps(self) -> tuple[Tensor, Tensor]:
+        """Flat place in the source that each tap of each target position reads, and whether it lies there or in the padding;
+        [positions, taps]."""
         reading: Convolution = self.reading
-        padded = [n + 2 * p for n, p in zip(self.source, reading.padding, strict=True)]
         axes = [
-            (torch.arange(m) * s)[:, None] + torch.arange(k)[None, :]
-            for m, s, k in zip(self.target, reading.stride, reading.kernel, strict=True)
+            (torch.arange(m) * s - p)[:, None] + torch.arange(k)[None, :]
+            for m, s, k, p in zip(self.target, reading.stride, reading.kernel, reading.padding, strict=True)
         ]
+        inside = [(axis >= 0) & (axis < n) for axis, n in zip(axes, self.source, strict=True)]
         if len(axes) == 1:
-            return axes[0]
-        y, x = axes
-        places = y[:, None, :, None] * padded[1] + x[None, :, None, :]
-        return places.flatten(2).flatten(0, 1)
+            return axes[0].clamp(0, self.source[0] - 1), inside[0]
+        (y, x), (height, width) = axes, self.source
+        places = y.clamp(0, height - 1)[:, None, :, None] * width + x.clamp(0, width - 1)[None, :, None, :]
+        there = inside[0][:, None, :, None] & inside[1][None, :, None, :]
+        return places.flatten(2).flatten(0, 1), there.flatten(2).flatten(0, 1)
 
     def rows(self, values: Tensor, at: Tensor | None = None) -> Tensor:
         n, units = values.shape[:2]
-        taps = self._taps.to(values.device)
-        padding = [p for p in reversed(self.reading.padding) for _ in range(2)]
-        flat = F.pad(values, padding).flatten(2)
+        taps, there = (table.to(values.device) for table in self._taps)
+        flat = values.flatten(2)
         if at is None:
-            found = flat[:, :, taps.flatten()].view(n, units, *taps.shape)
+            found = flat[:, :, taps.flatten()].view(n, units, *taps.shape) * there
             return found.transpose(1, 2).flatten(2)
         places = taps[at]
         found = flat.gather(2, places.flatten(1).unsqueeze(1).expand(-1, units, -1)).view(n, units, *places.shape[1:])
-        return found.transpose(1, 2).flatten(2)
+        return (found * there[at].unsqueeze(1)).transpose(1, 2).flatten(2)
 
     def pull(self, gradient: Tensor, weight: Tensor | None) -> Tensor:
         reading: Convolution = self.reading
@@ -135,15 +144,21 @@ class _ConvolutionMap(AbstractMap):
         return found
 
     def spread(self, gradient: Tensor) -> Tensor:
+        return self._through(gradient, tuple(k // 2 for k in self.reading.kernel))
+
+    def spread_taps(self, gradient: Tensor) -> Tensor:
+        taps = product(*(range(k) for k in self.reading.kernel))
+        return torch.stack([self._through(gradient, tap) for tap in taps], 2).flatten(1, 2)
+
+    def _through(self, gradient: Tensor, tap: tuple[int, ...]) -> Tensor:
+        """Pull back through one tap of the kernel."""
         reading: Convolution = self.reading
         found = gradient.new_zeros(*gradient.shape[:2], *self.source)
         into: list[Any] = [slice(None), slice(None)]
         out: list[Any] = [slice(None), slice(None)]
-        for n, m, k, s, p in zip(
-            self.source, self.target, reading.kernel, reading.stride, reading.padding, strict=True
-        ):
-            # Target position j reads the source at j s + offset through the centre of the kernel.
-            offset = k // 2 - p
+        for n, m, e, s, p in zip(self.source, self.target, tap, reading.stride, reading.padding, strict=True):
+            # Target position j reads the source at j s + offset through this tap.
+            offset = e - p
             first = max(-(offset // s), 0) if offset < 0 else 0
             last = min((n - 1 - offset) // s, m - 1)
             into.append(slice(first * s + offset, last * s + offset + 1, s))
@@ -191,15 +206,22 @@ class _PooledMap(AbstractMap):
         everywhere = gradient.view(*gradient.shape, *(1 for _ in self.source)) / prod(self.source)
         return everywhere.expand(*gradient.shape, *self.source)
 
+    def spread_taps(self, gradient: Tensor) -> Tensor:
+        shares = self._shares[0]
+        for share in self._shares[1:]:
+            # [cells, positions] of one dimension after the other.
+            shares = torch.einsum("ap,bq->abpq", shares, share).flatten(2).flatten(0, 1)
+        found = torch.einsum("nq,cp->nqcp", gradient, shares.to(gradient))
+        return found.reshape(len(gradient), -1, *self.source)
+
 
 class _IdentityMap(AbstractMap):
     def read(self, values: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         return values if bias is None else values + bias.view(-1, *(1 for _ in self.source))
 
     def rows(self, values: Tensor, at: Tensor | None = None) -> Tensor:
-        flat = values.flatten(2).transpose(1, 2)
         # No weight acts on it, so that no regression has a column for it.
-        return flat[:, : flat.shape[1] if at is None else at.shape[1], :0]
+        return values.new_empty(len(values), prod(self.source) if at is None else at.shape[1], 0)
 
     def pull(self, gradient: Tensor, weight: Tensor | None) -> Tensor:
         return gradient

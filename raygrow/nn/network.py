@@ -172,9 +172,18 @@ class Network(nn.Module):
             values[name] = function(total) if layer.node.plain else layer.trained(total, generator)
         return values[OUTPUT]
 
+    @torch.no_grad()
+    def calibrate(self, x: Tensor) -> None:
+        """Set the moments of batch norm to those of these examples, from the input on."""
+        values: dict[str, Tensor] = {INPUT: self.shaped(x)}
+        for name, reads, bias, layer, function in self.steps:
+            total = self._read(reads, bias, values, len(x))
+            layer.calibrate(total)
+            values[name] = function(total)
+
     def shaped(self, x: Tensor) -> Tensor:
         """Examples [n, inputs] as values of the input."""
-        return x.view(len(x), -1, *self._grid) if self._grid else x
+        return x.reshape(len(x), -1, *self._grid) if self._grid else x
 
     @staticmethod
     def _read(reads: list[Read], bias: Tensor, values: Mapping[str, Tensor], n: int) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from raygrow.architecture import ACTIVATIONS, GROWING_MOVES, Architecture, Palette, forward_flops
 from raygrow.data import AbstractSource
 from raygrow.growth.initializers import AbstractInitializer
+from raygrow.growth.measurements import measurement_named
 from raygrow.nn import OptimizerKind
 from raygrow.population.pool_plan import PoolPlan, Section, check_least
 from raygrow.population.selection import AbstractSelection, Auction
@@ -175,6 +176,8 @@ class Member(Section):
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"`name` takes letters, digits, dots, dashes and underscores, but got {self.name!r}")
         check_least(0, seed=self.seed)
+        for measurement in self.strategy.measures:
+            measurement_named(measurement)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ _FIELDS: tuple[tuple[str, Any], ...] = (
     ("seed", pa.int64()),
     ("seconds", pa.float64()),
     ("features", pa.list_(pa.float64())),
+    ("measurements", pa.map_(pa.string(), pa.float64())),
 )
 
 
@@ -106,6 +107,8 @@ def _row(record: Record, probed: Probed) -> dict[str, Any]:
         "seed": row["seed"],
         "seconds": _finite(probed.seconds),
         "features": list(row["features"]),
+        # Ledgers of earlier versions have none.
+        "measurements": list(row.get("measurements", {}).items()),
     }
 
 

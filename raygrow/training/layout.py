@@ -8,18 +8,14 @@ no unit is ever padded: what is computed is what each network alone would comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from math import prod
 
-from torch import Tensor
-
 from raygrow.architecture import INPUT, OUTPUT, Architecture
 from raygrow.nn import bias_name, weight_name
-
-ALIGNMENT = 64
-"""Elements at which regions of a buffer begin: whole cache lines, and whole unrolled vectors of any processor."""
+from raygrow.training.store import Place, aligned
 
 Key = tuple[str, ...]
 """A node of the union: its name, and for a node that not all networks have, what it reads, feeds and computes."""
@@ -192,36 +188,6 @@ def _segments(
     return sorted(found, key=lambda pair: (pair[1].level, pair[1].activation))
 
 
-def aligned(count: int) -> int:
-    """The next place, from this one on, at which a region may begin."""
-    return -(-count // ALIGNMENT) * ALIGNMENT
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a piece of a network's parameter lies in a pack's buffers, row by row.
-
-    Attributes:
-        fork: position of the network in the pack.
-        name: of its parameter.
-        piece: which entries of the parameter.
-    """
-
-    fork: int
-    name: str
-    piece: tuple[slice, ...]
-    start: int
-    stop: int
-
-    def of(self, parameter: Tensor) -> Tensor:
-        """The piece, as a view of the parameter or of anything in its shape."""
-        return parameter[self.piece]
-
-    def within(self, buffer: Tensor) -> Tensor:
-        """The piece, as a view of a buffer."""
-        return buffer[self.start : self.stop].view([span.stop - span.start for span in self.piece])
-
-
 class Part:
     """Where the parameters of a union lie in a pack's buffers.
 
@@ -249,10 +215,10 @@ class Part:
 
         def enter(networks: Sequence[int], name: str, piece: tuple[slice, ...]) -> None:
             nonlocal at
-            size = prod(span.stop - span.start for span in piece)
+            shape = tuple(span.stop - span.start for span in piece)
             for network in networks:
-                self.places.append(Place(forks[network], name, piece, at, at + size))
-                at += size
+                self.places.append(Place(forks[network], name, piece, shape, at))
+                at += prod(shape)
 
         for block in layout.blocks:
             self.weights[block] = at
@@ -267,13 +233,3 @@ class Part:
                 enter(segment.networks, bias_name(segment.node), (slice(segment.start, segment.stop),))
             at = aligned(at)
         self.stop = at
-
-    def stretches(self, steps_of: Callable[[Place], float]) -> Iterator[tuple[int, int, float]]:
-        """Stretches of the region whose parameters have taken equally many steps: start, stop, steps.
-
-        The gaps of the alignment belong to the stretch before them: zeros stay zeros there.
-        """
-        groups = [(next(group).start, steps) for steps, group in groupby(self.places, key=steps_of)]
-        stops = [*(start for start, _ in groups[1:]), self.stop]
-        for (start, steps), stop in zip(groups, stops, strict=True):
-            yield start, stop, steps

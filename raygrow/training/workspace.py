@@ -14,7 +14,8 @@ from torch import Tensor
 
 from raygrow.nn.kernels import KERNELS, Kernel
 from raygrow.nn.losses import AbstractLoss
-from raygrow.training.layout import Part, Segment, aligned
+from raygrow.training.layout import Part, Segment
+from raygrow.training.store import aligned
 
 
 class _Values:

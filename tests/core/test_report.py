@@ -55,7 +55,7 @@ COLUMNS = [
     "campaign", "round", "member", "strategy", "initializer", "parent_arch", "arch", "move", "site", "units",
     "predicted_gain", "gain", "gain_stderr", "added_flops", "gain_per_flop", "probe_train_flops", "control_loss",
     "candidate_loss", "verdict", "statistic", "threshold", "reason", "granted", "adopted", "control_checkpoint",
-    "candidate_checkpoint", "seed", "seconds", "features",
+    "candidate_checkpoint", "seed", "seconds", "features", "measurements",
 ]  # fmt: skip
 SUMMARY = [
     "campaign",

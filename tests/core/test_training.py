@@ -136,7 +136,7 @@ def test_anneal_ends_near_rate_zero(monkeypatch: pytest.MonkeyPatch) -> None:
             rates.append(lr)
             super().step(lr)
 
-    monkeypatch.setattr("raygrow.training.pack.Optimizer", Watched)
+    monkeypatch.setattr("raygrow.training.store.Optimizer", Watched)
     data, fork = examples("classification", 100), Fork(a_network("tanh", torch.float32), {})
     fit(fork, data, example_order(100, 3200, 0), 16, LOSSES["classification"], ADAM, anneal=True)
     assert len(rates) == 200
