@@ -453,7 +453,7 @@ class TestTorchvision:
 
     def test_without_the_extra_or_with_one_that_is_broken(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "torchvision", None)
-        with pytest.raises(DataError, match=r"needs an extra: pip install 'raygrow\[vision\]'"):
+        with pytest.raises(DataError, match="needs the extra `vision`: pip install torchvision"):
             prepare(Torchvision(name="MNIST", root="x"), 0)
         monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
         with pytest.raises(DataError, match=r"does not work .*install the torchvision that belongs to this torch"):
