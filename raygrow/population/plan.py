@@ -238,6 +238,14 @@ class Plan(Section):
             raise ValueError("`members` must name at least one")
         if len(set(names)) != len(names):
             raise ValueError(f"names of `members` must be distinct, but got {names}")
+        for i, member in enumerate(self.members):
+            begins, activation = member.initializer, self.network.activation
+            if not begins.supports_activation(activation):
+                known = ", ".join(a for a in ACTIVATIONS if a != "identity" and begins.supports_activation(a))
+                raise ValueError(
+                    f"`members.{i}.initializer`: {kind_of(begins)} cannot begin units of `network.activation` "
+                    f"{activation!r}; choose another initializer, or one of {known}"
+                )
 
     def member(self, name: str) -> Member:
         return next(member for member in self.members if member.name == name)

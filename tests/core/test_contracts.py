@@ -27,5 +27,8 @@ def test_the_tuples_hold_what_they_should() -> None:
     kinds = [[cls().kind for cls in family] for family in (STRATEGIES, INITIALIZERS, SELECTIONS)]
     assert all(len(set(names)) == len(names) for names in kinds)
     assert {"mdl", "significance", "rl", "periodic", "random"} <= set(kinds[0])
-    assert {"tiny", "gradmax", "random"} <= set(kinds[1])
+    assert {"tiny", "gradmax", "random", "orthogonal", "north", "net2net", "firefly", "splitting", "senn"} <= set(
+        kinds[1]
+    )
+    assert "variance_transfer" in kinds[1]
     assert {"independent", "auction"} <= set(kinds[2])

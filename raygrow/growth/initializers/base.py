@@ -1,8 +1,11 @@
 """How new weights begin.
 
-An initializer sees the statistics of a site and writes new weights only; it never decides whether to grow, never sees
-a strategy and never touches an existing weight (a closed-form update of those is training, done to control and
-candidate alike).
+An initializer sees the statistics of a site and writes new weights; it never decides whether to grow and never sees a
+strategy. It touches an existing weight only where a unit shares its work with its offspring and both together compute what
+it did (``Extension.rewritten``): any other change of existing weights is training, done to control and candidate alike.
+
+Initializers think in rows: a unit is a fan-in row alpha [p2], the bias last, and a fan-out column omega [q], the targets one
+below the other. The functions below are the only ones that know how those lie in a network.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import torch
 from torch import Tensor
 
 from raygrow.architecture import AbstractMove, Site
+from raygrow.errors import MoveError
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.meter import Meter
-from raygrow.nn import Extension
+from raygrow.nn import Extension, bias_name, weight_name
+from raygrow.nn.activations import FUNCTIONS
 
 
 class AbstractInitializer(ABC):
@@ -38,6 +43,10 @@ class AbstractInitializer(ABC):
     def preserves_function(self, activation: str) -> bool:
         """Whether the grown network computes its parent's function exactly, for this activation."""
 
+    def supports_activation(self, activation: str) -> bool:
+        """Whether it can begin units of this activation; a campaign whose ``network.activation`` it cannot is refused."""
+        return True
+
     @abstractmethod
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
@@ -50,6 +59,21 @@ class AbstractInitializer(ABC):
         """
 
 
+def width_of(residuals: Residuals, node: str) -> int:
+    """Units of a node."""
+    return residuals.fold.arch.size(node)
+
+
+def columns_of(residuals: Residuals, site: Site) -> int:
+    """p2, what a unit of the site reads, the constant included."""
+    return 1 + sum(width_of(residuals, source) for source in site.sources)
+
+
+def like_of(residuals: Residuals, site: Site) -> Tensor:
+    """A tensor of the type and device that new weights are computed in."""
+    return residuals.fold.values[site.sources[0]]
+
+
 def split_fan_in(site: Site, residuals: Residuals, alpha: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Cut fan-in rows [k, p2], the bias last, into one block a source and the bias."""
     widths = [width_of(residuals, source) for source in site.sources]
@@ -57,16 +81,95 @@ def split_fan_in(site: Site, residuals: Residuals, alpha: Tensor) -> tuple[dict[
     return dict(zip(site.sources, blocks, strict=True)), alpha[:, -1]
 
 
-def width_of(residuals: Residuals, node: str) -> int:
-    """Units of a node."""
-    return residuals.fold.arch.size(node)
+def split_fan_out(site: Site, residuals: Residuals, omega: Tensor) -> dict[str, Tensor]:
+    """Cut fan-out columns [q, k], the targets one below the other, into one block a target."""
+    blocks = torch.split(omega, [width_of(residuals, target) for target in site.targets])
+    return dict(zip(site.targets, blocks, strict=True))
+
+
+def widened(site: Site, residuals: Residuals) -> str | None:
+    """The hidden node that a widening at this site makes wider; None where a new node begins."""
+    arch, wanted = residuals.fold.arch, (site.sources, site.targets, site.activation)
+    for node in arch.hidden:
+        if (arch.parents(node), arch.children(node), arch.by_name[node].activation) == wanted:
+            return node
+    return None
+
+
+def fan_in_of(residuals: Residuals, site: Site) -> Tensor:
+    """Fan-in rows of the units that are there already, the bias last, [units, p2]; none at a new node."""
+    node, like = widened(site, residuals), like_of(residuals, site)
+    if node is None:
+        return like.new_zeros(0, columns_of(residuals, site))
+    named = residuals.fold.network.named
+    blocks = [named[weight_name(source, node)].detach() for source in site.sources]
+    return torch.cat([*blocks, named[bias_name(node)].detach()[:, None]], 1).to(like)
+
+
+def fan_out_of(residuals: Residuals, site: Site) -> Tensor:
+    """Fan-out columns of the units that are there already, [q, units]; none at a new node."""
+    node, like = widened(site, residuals), like_of(residuals, site)
+    if node is None:
+        return like.new_zeros(sum(width_of(residuals, target) for target in site.targets), 0)
+    named = residuals.fold.network.named
+    return torch.cat([named[weight_name(node, target)].detach() for target in site.targets]).to(like)
+
+
+def rewritten_fan_in(residuals: Residuals, site: Site, alpha: Tensor) -> dict[str, Tensor]:
+    """The existing fan-in as [units, p2] to whole parameters by name, for ``Extension.rewritten``."""
+    node = _node_of(site, residuals)
+    blocks, bias = split_fan_in(site, residuals, alpha)
+    return {**{weight_name(source, node): w for source, w in blocks.items()}, bias_name(node): bias}
+
+
+def rewritten_fan_out(residuals: Residuals, site: Site, omega: Tensor) -> dict[str, Tensor]:
+    """The existing fan-out as [q, units] to whole parameters by name, for ``Extension.rewritten``."""
+    node = _node_of(site, residuals)
+    return {weight_name(node, target): w for target, w in split_fan_out(site, residuals, omega).items()}
+
+
+def _node_of(site: Site, residuals: Residuals) -> str:
+    node = widened(site, residuals)
+    if node is None:
+        raise MoveError(f"{site}: a new node has no weights to rewrite; only an existing node, widened, has")
+    return node
+
+
+def preactivations_of(residuals: Residuals, site: Site, alpha: Tensor, meter: Meter) -> Tensor:
+    """What units of this fan-in [k, p2] have before their activation, one row a row that they read, [n, k]."""
+    return meter.mm(residuals.fold.reads(site.sources).matrix, alpha.T)
+
+
+def hidden_of(residuals: Residuals, site: Site, alpha: Tensor, meter: Meter) -> Tensor:
+    """Values of units of this fan-in [k, p2], one row a row that they read, [n, k]."""
+    assert site.activation is not None
+    return FUNCTIONS[site.activation](preactivations_of(residuals, site, alpha, meter))
+
+
+def extension_of(
+    residuals: Residuals,
+    site: Site,
+    alpha: Tensor,
+    omega: Tensor | None = None,
+    rewritten: Mapping[str, Tensor] | None = None,
+) -> Extension:
+    """New units of fan-in [k, p2] and fan-out [q, k] (None: 0) as an extension."""
+    if omega is None:
+        omega = alpha.new_zeros(sum(width_of(residuals, target) for target in site.targets), len(alpha))
+    fan_in, bias = split_fan_in(site, residuals, alpha)
+    return Extension(fan_in, bias, split_fan_out(site, residuals, omega), rewritten=rewritten or {})
 
 
 def prefixes(
-    sizes: Sequence[int], fan_in: Mapping[str, Tensor], bias: Tensor, fan_out: Mapping[str, Tensor]
+    residuals: Residuals, site: Site, sizes: Sequence[int], alpha: Tensor, omega: Tensor | None = None
 ) -> dict[int, Extension]:
-    """The first k units of an extension, for every k."""
+    """The first k of these units, for every k."""
+    return {k: extension_of(residuals, site, alpha[:k], None if omega is None else omega[:, :k]) for k in sizes}
+
+
+def zero_edge(residuals: Residuals, site: Site) -> dict[int, Extension]:
+    """A new edge that begins at 0: nothing changes, and its whole gradient is there."""
+    (source,), (target,) = site.sources, site.targets
     return {
-        k: Extension({s: w[:k] for s, w in fan_in.items()}, bias[:k], {t: w[:, :k] for t, w in fan_out.items()})
-        for k in sizes
+        0: Extension(edge=like_of(residuals, site).new_zeros(width_of(residuals, target), width_of(residuals, source)))
     }
