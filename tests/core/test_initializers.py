@@ -34,10 +34,12 @@ from raygrow.growth.initializers import (
 )
 from raygrow.growth.initializers.base import fan_in_of, fan_out_of, hidden_of, rewritten_fan_out, widened
 from raygrow.growth.initializers.family import ascended, bend, candidates, forward_selected, slope
-from raygrow.growth.initializers.senn import expansion_score
+from raygrow.growth.initializers.senn import expansion_scores, natural_target
 from raygrow.growth.initializers.splitting import lowest_splits
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import derivative, predict, response
+from raygrow.growth.prediction import hidden_values as hidden_values_of
+from raygrow.growth.rows import UPDATE_RIDGE
 from raygrow.growth.statistics import collect
 from raygrow.nn import Extension, Network, bias_name, graft, weight_name
 from raygrow.nn.activations import FUNCTIONS
@@ -444,7 +446,7 @@ def test_copies_are_units_that_share_their_fan_out(split: Any) -> None:
     origin = [int(row[:4].nonzero()[0, 0]) for row in same]
     assert origin[:4] == [0, 1, 2, 3]
     for target in network.arch.children("h1"):
-        before, after = network.weights[f"h1>{target}"], grown.weights[f"h1>{target}"]
+        before, after = network.weights[f"h1>{target}"].detach(), grown.weights[f"h1>{target}"].detach()
         for unit in range(4):
             copies = [j for j, o in enumerate(origin) if o == unit]
             torch.testing.assert_close(after[:, copies].sum(1), before[:, unit])
@@ -669,20 +671,15 @@ def test_firefly_splits_the_unit_whose_two_halves_were_merged() -> None:
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_the_drop_that_firefly_selects_by_is_the_measured_one(activation: str) -> None:
-    """With every candidate kept, the loss drops by the sum of the integrated gradients, to second order in epsilon."""
+    """Of a new unit, to second order in epsilon."""
     task = "classification"
     network, found = measured(activation, task)
     x, y = some_examples(task)
-    site, step = place(Widen("h1", 1), network.arch), 1e-4
-    subject = Firefly(epsilon=step, pool=1)
-    for units, both in ((1, False), (5, True)):
-        _, _, new = subject._new(found, site, units, seeded(3), Meter())
-        splits = subject._splits(found, site, seeded(4), Meter())[1]
-        assert float(new.max()) > float(splits.max())
-        if not both:
-            grown = graft(network, Widen("h1", 1), extension_of(subject, found, Widen("h1", 1)))
-            drop = mean_loss(network, x, y, task) - mean_loss(grown, x, y, task)
-            assert drop == pytest.approx(float(new[0]), rel=1e-2)
+    move, subject = Widen("h1", 1), Firefly(epsilon=1e-4, pool=1)
+    _, _, (gain,) = subject._new(found, place(move, network.arch), 1, seeded(3), Meter())
+    grown = graft(network, move, extension_of(subject, found, move))
+    drop = mean_loss(network, x, y, task) - mean_loss(grown, x, y, task)
+    assert drop == pytest.approx(float(gain), rel=1e-2)
 
 
 def test_firefly_split_gains_are_the_measured_drops_of_splits() -> None:
@@ -705,12 +702,14 @@ def test_firefly_split_gains_are_the_measured_drops_of_splits() -> None:
 
 
 def score_by_hand(network: Network, found: Residuals, site: Site, hidden: Tensor) -> float:
-    """tr(S_o^-1 C A_p^-1 C^T) in numpy, without ridges; G_perp from least squares on what each target reads."""
+    """tr(S_o^-1 C A_p^-1 C^T) in numpy, with the ridges of growth_math 1.5 and 1.6 only."""
     g = [found.fold.gradients[t].numpy() for t in site.targets]
     perp = []
     for target, part in zip(site.targets, g, strict=True):
         read = found.fold.reads(network.arch.parents(target)).matrix.numpy()
-        perp.append(part - read @ np.linalg.lstsq(read, part, rcond=None)[0])
+        gram = read.T @ read / len(read)
+        gram += UPDATE_RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
+        perp.append(part - read @ np.linalg.solve(gram, read.T @ part / len(read)))
     whole, free, a = np.concatenate(g, 1), np.concatenate(perp, 1), hidden.numpy()
     n = len(a)
     fisher = whole.T @ whole / n
@@ -721,18 +720,26 @@ def score_by_hand(network: Network, found: Residuals, site: Site, hidden: Tensor
 
 @pytest.mark.parametrize("move", [m for m in SOME_MOVES if not isinstance(m, AddEdge)], ids=name_of)
 def test_the_expansion_score_is_that_of_brute_force(move: AbstractMove) -> None:
+    """Of single units, and of the set that the forward selection takes: no other third unit of the pool adds more."""
     network = a_network("tanh")
     x, y = some_examples("regression", 2000)
     found = residuals_of(network, x, y, "regression")
     move = with_activation(move, "tanh")
     site = place(move, network.arch)
-    alpha = candidates(found, site, 3, seeded(0), Meter())
-    by_hand = score_by_hand(network, found, site, hidden_of(found, site, alpha, Meter()))
-    assert expansion_score(found, site, alpha, Meter()) == pytest.approx(by_hand, rel=2e-2)
+    hidden = hidden_of(found, site, candidates(found, site, 12, seeded(0), Meter()), Meter())
+    target = natural_target(found, site, Meter())
+    alone = [score_by_hand(network, found, site, hidden[:, [j]]) for j in range(12)]
+    torch.testing.assert_close(
+        expansion_scores(target, hidden, Meter()), torch.tensor(alone, dtype=torch.float64), rtol=1e-6, atol=1e-12
+    )
+    chosen = forward_selected(hidden.T @ hidden / len(x), target.T @ hidden / len(x), 3)
+    assert chosen[0] == int(np.argmax(alone))
+    third = [score_by_hand(network, found, site, hidden[:, [*chosen[:2], j]]) for j in set(range(12)) - set(chosen[:2])]
+    assert score_by_hand(network, found, site, hidden[:, chosen]) >= (1 - 1e-6) * max(third)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_senn_scores_higher_than_what_is_drawn_and_ascent_and_pool_both_help(activation: str) -> None:
+def test_pool_and_ascent_of_senn_both_raise_the_score(activation: str) -> None:
     network = a_network(activation)
     found = residuals_of(network, *some_examples("classification", 1000), "classification")
     for move in (Widen("h1", 3), AddNode((INPUT,), (OUTPUT,), 3, activation)):
@@ -740,10 +747,8 @@ def test_senn_scores_higher_than_what_is_drawn_and_ascent_and_pool_both_help(act
 
         def score(subject: AbstractInitializer, seed: int) -> float:
             extension = extension_of(subject, found, move, seed)  # noqa: B023
-            bias = extension.bias
-            assert bias is not None
-            rows = torch.cat([*extension.fan_in.values(), bias[:, None]], 1)
-            return expansion_score(found, site, rows, Meter())  # noqa: B023
+            hidden = hidden_values_of(extension, site, found.fold.values, Meter())  # noqa: B023
+            return score_by_hand(network, found, site, hidden)  # noqa: B023
 
         drawn, pooled, climbed = (
             float(np.mean([score(subject, seed) for seed in range(5)]))

@@ -167,9 +167,9 @@ def prefixes(
     return {k: extension_of(residuals, site, alpha[:k], None if omega is None else omega[:, :k]) for k in sizes}
 
 
-def zero_edge(residuals: Residuals, site: Site) -> dict[int, Extension]:
-    """A new edge that begins at 0: nothing changes, and its whole gradient is there."""
-    (source,), (target,) = site.sources, site.targets
-    return {
-        0: Extension(edge=like_of(residuals, site).new_zeros(width_of(residuals, target), width_of(residuals, source)))
-    }
+def edge_of(residuals: Residuals, site: Site, matrix: Tensor | None = None) -> dict[int, Extension]:
+    """A new edge of this matrix [q, p2 - 1]. None: 0, which changes nothing and has its whole gradient."""
+    if matrix is None:
+        q = sum(width_of(residuals, target) for target in site.targets)
+        matrix = like_of(residuals, site).new_zeros(q, columns_of(residuals, site) - 1)
+    return {0: Extension(edge=matrix)}

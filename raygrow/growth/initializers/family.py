@@ -77,7 +77,7 @@ def column_spread(residuals: Residuals, site: Site) -> Tensor | None:
     if len(existing) == 0:
         return None
     blocks, _ = split_fan_in(site, residuals, existing)
-    spread = torch.cat([(block.std(correction=0)).expand(block[0].numel()) for block in blocks.values()])
+    spread = torch.cat([block.std(correction=0).expand(block[0].numel()) for block in blocks.values()])
     return spread if bool((spread > 0).any()) else None
 
 

@@ -13,6 +13,7 @@ from raygrow.architecture import AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers.base import (
     AbstractInitializer,
+    edge_of,
     extension_of,
     fan_in_of,
     fan_out_of,
@@ -20,7 +21,6 @@ from raygrow.growth.initializers.base import (
     preactivations_of,
     rewritten_fan_in,
     rewritten_fan_out,
-    zero_edge,
 )
 from raygrow.growth.initializers.family import ascended, candidates, normal, slope
 from raygrow.growth.meter import Meter
@@ -77,7 +77,7 @@ class Firefly(AbstractInitializer):
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
         if site.activation is None:
-            return zero_edge(residuals, site)
+            return edge_of(residuals, site)
         most = max(sizes)
         alpha, omega, gains = self._new(residuals, site, self.pool * most, generator, meter)
         parting, split_gains = self._splits(residuals, site, generator, meter)

@@ -14,12 +14,12 @@ from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers.base import (
     AbstractInitializer,
     columns_of,
+    edge_of,
     extension_of,
     fan_in_of,
     fan_out_of,
     prefixes,
     rewritten_fan_out,
-    zero_edge,
 )
 from raygrow.growth.initializers.family import column_spread, drawn, normal
 from raygrow.growth.meter import Meter
@@ -59,7 +59,7 @@ class Net2Net(AbstractInitializer):
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
         if site.activation is None:
-            return zero_edge(residuals, site)
+            return edge_of(residuals, site)
         most, old = max(sizes), fan_in_of(residuals, site)
         units = len(old)
         if units == 0:

@@ -13,13 +13,13 @@ from raygrow.architecture import AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers.base import (
     AbstractInitializer,
+    edge_of,
     fan_in_of,
     hidden_of,
     preactivations_of,
     prefixes,
-    zero_edge,
 )
-from raygrow.growth.initializers.family import EXHAUSTED, candidates, drawn, forward_selected
+from raygrow.growth.initializers.family import EXHAUSTED, drawn, forward_selected
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
 
@@ -34,7 +34,7 @@ class North(AbstractInitializer):
 
     It looks at what units compute and not at the loss. Four ways, named as in the paper:
 
-    - ``select``: of a pool of random units those that raise the effective dimension most, the number of singular values of
+    - ``select``: of a pool of He-normal units those that raise the effective dimension most, the number of singular values of
       H / sqrt(n) above a threshold for values H [n, units]: one by one the unit whose values lie farthest from the span of
       the values that are there, which no threshold has to be set for;
     - ``pre``: random fan-in whose pre-activations are orthogonal, E[z z'] = 0, to those of existing units and each other,
@@ -65,10 +65,10 @@ class North(AbstractInitializer):
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
         if site.activation is None:
-            return zero_edge(residuals, site)
+            return edge_of(residuals, site)
         most = max(sizes)
         if self.mode == "select":
-            pool = candidates(residuals, site, self.pool * most, generator, meter)
+            pool = drawn(residuals, site, self.pool * most, generator)
             return prefixes(residuals, site, sizes, pool[self._farthest(residuals, site, pool, most, meter)])
         alpha, existing = drawn(residuals, site, most, generator), fan_in_of(residuals, site)
         if self.mode == "pre":

@@ -10,7 +10,7 @@ import torch
 
 from raygrow.architecture import AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers.base import AbstractInitializer, columns_of, like_of, prefixes, zero_edge
+from raygrow.growth.initializers.base import AbstractInitializer, columns_of, edge_of, like_of, prefixes
 from raygrow.growth.initializers.family import HE, column_spread, drawn, normal
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
@@ -42,7 +42,7 @@ class RandomInitializer(AbstractInitializer):
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
         if site.activation is None:
-            return zero_edge(residuals, site)
+            return edge_of(residuals, site)
         spread = column_spread(residuals, site) if self.scale == "existing" else None
         if spread is None:
             return prefixes(residuals, site, sizes, drawn(residuals, site, max(sizes), generator, self.gain))

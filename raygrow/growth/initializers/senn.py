@@ -11,10 +11,9 @@ from torch import Tensor
 
 from raygrow.architecture import AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers.base import AbstractInitializer, hidden_of, prefixes, zero_edge
+from raygrow.growth.initializers.base import AbstractInitializer, edge_of, hidden_of, prefixes
 from raygrow.growth.initializers.family import ascended, candidates, forward_selected
 from raygrow.growth.meter import Meter
-from raygrow.growth.rows import REFIT_RIDGE, ridge_for
 from raygrow.nn import Extension
 from raygrow.nn.activations import FUNCTIONS
 
@@ -59,14 +58,12 @@ class Senn(AbstractInitializer):
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
         if site.activation is None:
-            return zero_edge(residuals, site)
+            return edge_of(residuals, site)
         function = FUNCTIONS[site.activation]
         target = natural_target(residuals, site, meter)
 
         def score(before: Tensor) -> Tensor:
-            hidden = function(before)
-            cross = meter.mm(target.T, hidden) / len(hidden)
-            return cross.square().sum(0) / hidden.square().mean(0).clamp_min(1e-12)
+            return expansion_scores(target, function(before), meter)
 
         pool = candidates(residuals, site, self.pool * max(sizes), generator, meter)
         pool = ascended(residuals.fold.reads(site.sources).matrix, pool, score, self.steps, self.rate, meter)
@@ -83,10 +80,7 @@ def natural_target(residuals: Residuals, site: Site, meter: Meter) -> Tensor:
     return meter.apply_root(meter.factor(fisher, ridge), residuals.perp(site.targets).T).T
 
 
-def expansion_score(residuals: Residuals, site: Site, alpha: Tensor, meter: Meter) -> float:
-    """delta eta' of units with this fan-in [k, p2]."""
-    hidden = hidden_of(residuals, site, alpha, meter)
-    gram = meter.mm(hidden.T, hidden).double() / len(hidden)
-    cross = meter.mm(hidden.T, natural_target(residuals, site, meter)).double() / len(hidden)
-    ridge = ridge_for(float(gram.diagonal().sum()), len(gram), len(hidden), REFIT_RIDGE)
-    return float((cross * meter.solve(gram, cross, ridge)).sum())
+def expansion_scores(target: Tensor, hidden: Tensor, meter: Meter) -> Tensor:
+    """delta eta' of every unit alone, [k], for a natural target [n, q] and values [n, k]."""
+    cross = meter.mm(target.T, hidden) / len(hidden)
+    return cross.square().sum(0) / hidden.square().mean(0).clamp_min(1e-12)

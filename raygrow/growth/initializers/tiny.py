@@ -13,7 +13,7 @@ from torch import Tensor
 from raygrow.architecture import ACTIVATIONS, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals, leading
 from raygrow.growth.curvature import CURVED_OUTPUTS, curved_directions, worth_searching
-from raygrow.growth.initializers.base import AbstractInitializer, split_fan_in
+from raygrow.growth.initializers.base import AbstractInitializer, edge_of, extension_of
 from raygrow.growth.meter import Meter
 from raygrow.growth.rows import REFIT_RIDGE, ridge_for
 from raygrow.nn import Extension
@@ -58,19 +58,15 @@ class Tiny(AbstractInitializer):
     ) -> Mapping[int, Extension]:
         rows = residuals.fold.reads(site.sources).matrix
         if site.activation is None:
-            (target,) = site.targets
             refit = _Refit.of(residuals, site, rows[:, :-1], meter)
-            return {0: Extension(edge=refit.fan_out(rows.shape[1] - 1, meter)[target])}
+            return edge_of(residuals, site, refit.fan_out(rows.shape[1] - 1, meter))
         alpha = self._directions(residuals, site, max(sizes), generator, meter)
         before = meter.mm(rows, alpha.T)
         scale = before.square().mean(0).sqrt().clamp_min(1e-12)
         sign, hidden = _signed(before / scale, residuals, site, meter)
-        fan_in, bias = split_fan_in(site, residuals, alpha * (sign / scale)[:, None])
+        alpha = alpha * (sign / scale)[:, None]
         refit = _Refit.of(residuals, site, hidden, meter)
-        return {
-            k: Extension({source: block[:k] for source, block in fan_in.items()}, bias[:k], refit.fan_out(k, meter))
-            for k in sizes
-        }
+        return {k: extension_of(residuals, site, alpha[:k], refit.fan_out(k, meter)) for k in sizes}
 
     def _directions(
         self, residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter
@@ -162,10 +158,10 @@ class _Refit:
             cross[target] = residuals.cross(free, target).double()
         return cls(columns, cross, len(hidden))
 
-    def fan_out(self, k: int, meter: Meter) -> dict[str, Tensor]:
-        """omega of the first k columns, by target, each [target size, k]."""
-        result: dict[str, Tensor] = {}
+    def fan_out(self, k: int, meter: Meter) -> Tensor:
+        """omega of the first k columns, [q, k]."""
+        blocks: list[Tensor] = []
         for target, gram in self.columns.items():
             ridge = ridge_for(float(gram.diagonal()[:k].sum()), k, self.rows, REFIT_RIDGE)
-            result[target] = meter.solve(gram[:k, :k], self.cross[target][:k], ridge).T
-        return result
+            blocks.append(meter.solve(gram[:k, :k], self.cross[target][:k], ridge).T)
+        return torch.cat(blocks)

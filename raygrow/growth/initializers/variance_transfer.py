@@ -14,13 +14,13 @@ from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers.base import (
     AbstractInitializer,
     columns_of,
+    edge_of,
     extension_of,
     fan_in_of,
     fan_out_of,
     like_of,
     rewritten_fan_in,
     rewritten_fan_out,
-    zero_edge,
 )
 from raygrow.growth.initializers.family import column_spread, normal
 from raygrow.growth.meter import Meter
@@ -54,7 +54,7 @@ class VarianceTransfer(AbstractInitializer):
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
         if site.activation is None:
-            return zero_edge(residuals, site)
+            return edge_of(residuals, site)
         most, p, like = max(sizes), columns_of(residuals, site), like_of(residuals, site)
         pairs = (most + 1) // 2
         spread = column_spread(residuals, site)
