@@ -125,9 +125,9 @@ def test_new_weights_on_maps_are_what_they_claim_to_be(kind: str, cls: type[Abst
             moved = network.moved(network.trace(x), deltas).output
             if not any(n in network.arch.ancestors(m) for n in site.targets for m in site.targets):
                 order = torch.cat([torch.arange(0, N, 2), torch.arange(1, N, 2)])
-                assert torch.allclose(
-                    network.moved(network.trace(x[order]), deltas).output, after[order], atol=1e-8
-                ), move
+                assert torch.allclose(network.moved(network.trace(x[order]), deltas).output, after[order], atol=1e-8), (
+                    move
+                )
             del moved
         gradients = torch.autograd.grad(LOSS.mean(after, y), list(grown.parameters()), allow_unused=True)
         old = dict(network.named)
