@@ -2,9 +2,22 @@
 
 from raygrow.nn.graft import Extension, all_finite, clone, graft
 from raygrow.nn.network import Network, Trace, bias_name, weight_name
-from raygrow.nn.optimizer import MOMENTS, Optimizer, OptimizerKind, OptimizerPlan, State, carry_state
+from raygrow.nn.optimizer import (
+    ADAM_BETAS,
+    ADAM_EPS,
+    BORN,
+    MOMENTS,
+    NewMoments,
+    NewRate,
+    Optimizer,
+    OptimizerKind,
+    OptimizerPlan,
+    State,
+    carry_state,
+)
 
 __all__ = [
-    "MOMENTS", "Extension", "Network", "Optimizer", "OptimizerKind", "OptimizerPlan", "State", "Trace", "all_finite",
-    "bias_name", "carry_state", "clone", "graft", "weight_name",
+    "ADAM_BETAS", "ADAM_EPS", "BORN", "MOMENTS", "Extension", "Network", "NewMoments", "NewRate", "Optimizer",
+    "OptimizerKind", "OptimizerPlan", "State", "Trace", "all_finite", "bias_name", "carry_state", "clone", "graft",
+    "weight_name",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from raygrow.architecture import Candidate, digest_seed, forward_flops, params
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction
-from raygrow.nn import Network, OptimizerPlan, State, all_finite, carry_state, graft
+from raygrow.nn import Network, State, all_finite, carry_state, graft
 from raygrow.population.checkpoints import Checkpoint
 from raygrow.population.growing import Growing
 from raygrow.population.plan import examples_of, kind_of
@@ -34,7 +34,7 @@ class MemberRound:
         self.member = worker.plan.member(task.member)
         self.data, self.loss = worker.data, worker.data.loss
         training = self.member.training
-        self.optimizer = OptimizerPlan(training.optimizer, training.lr)
+        self.optimizer = training.optimizer_plan(training.lr)
         self.price = worker.facts.price(self.member.growth, worker.plan.budget)
         self.meter = Meter()
         self.situation = Situation(
@@ -76,7 +76,8 @@ class MemberRound:
         built = growing.build([candidates[p.id] for p in shortlist])
         probed = [(p, built[p.id]) for p in shortlist if p.id in built]
         grown = [(graft(network, candidates[p.id].move, extension), p) for p, extension in probed]
-        forks = [Fork(network, state), *(Fork(net, carry_state(state, net)) for net, _ in grown)]
+        new = self.optimizer.new_moments
+        forks = [Fork(network, state), *(Fork(net, carry_state(state, net, new)) for net, _ in grown)]
         mse = self._search_loss(network)
         data = self.data
         probe = Probe(forks, data.train, data.search, data.validation, self.loss, self._probe_plan(), self.optimizer)
@@ -209,6 +210,7 @@ class MemberRound:
             "statistic": statistic,
             "threshold": threshold,
             "reason": reason,
+            "newborn_gradient_ratio": result.newborn_gradient_ratio,
             "probe_train_flops": result.flops,
             "features": list(proposal.features),
         }

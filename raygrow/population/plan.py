@@ -15,7 +15,7 @@ from typing import Any, Literal
 from raygrow.architecture import ACTIVATIONS, GROWING_MOVES, Architecture, forward_flops
 from raygrow.data import AbstractSource
 from raygrow.growth.initializers import AbstractInitializer
-from raygrow.nn import OptimizerKind
+from raygrow.nn import NewMoments, NewRate, OptimizerKind, OptimizerPlan
 from raygrow.population.pool_plan import PoolPlan, Section, check_least
 from raygrow.population.selection import AbstractSelection, Auction
 from raygrow.strategies import AbstractStrategy
@@ -91,14 +91,41 @@ class Training(Section):
     """Training examples of the final anneal by half a cosine, 0 or more; also epochs."""
     final_lr: float | None = None
     """Learning rate the final anneal begins at, above 0; null: ``lr``."""
+    new_steps: int = 500
+    """Steps for which the weights of an adopted move are new, at least 1; the options below that name new weights hold so
+    long."""
+    new_lr: NewRate = "same"
+    """Learning rate of new weights: ``same`` as all; ``norm``: times norm of the new / norm of the old weights of a matrix."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate of new weights rises linearly, 0 to ``new_steps``."""
+    new_moments: NewMoments = "mean"
+    """Adam's second moment of new weights of an old matrix: its ``mean``, or ``fresh``: 0, corrected by their own age."""
+    clip: float | None = None
+    """Most that the norm of a network's gradients may be, of new and old weights apart; above 0; null: no limit."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, per unit of learning rate and step, 0 or more; new weights and their biases do not decay."""
 
     def __post_init__(self) -> None:
         for name, rate in (("lr", self.lr), ("final_lr", self.final_lr)):
             if rate is not None and not (rate > 0 and math.isfinite(rate)):
                 raise ValueError(f"`{name} > 0` must hold, but got {rate}")
-        check_least(1, batch_size=self.batch_size)
+        if self.clip is not None and not (self.clip > 0 and math.isfinite(self.clip)):
+            raise ValueError(f"`clip > 0` must hold, but got {self.clip}")
+        check_least(1, batch_size=self.batch_size, new_steps=self.new_steps)
+        check_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
+        if self.warmup_steps > self.new_steps:
+            raise ValueError(f"`warmup_steps <= new_steps` must hold, but got {self.warmup_steps} > {self.new_steps}")
+        if self.lr * self.weight_decay >= 1:
+            raise ValueError(f"`lr * weight_decay < 1` must hold, but got {self.lr} * {self.weight_decay}")
         _check_length("examples_per_round", self.examples_per_round, 0)
         _check_length("final_examples", self.final_examples, 0)
+
+    def optimizer_plan(self, lr: float) -> OptimizerPlan:
+        """The optimiser at this rate."""
+        return OptimizerPlan(
+            self.optimizer, lr, self.new_lr, self.warmup_steps, self.new_moments, self.clip, self.weight_decay,
+            self.new_steps,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

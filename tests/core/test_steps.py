@@ -12,7 +12,8 @@ from torch import Tensor
 
 from raygrow.nn import MOMENTS, Network, OptimizerKind, OptimizerPlan
 from raygrow.training import Fork
-from raygrow.training.store import ALIGNMENT, Place, Store, whole_parameters
+from raygrow.training.place import ALIGNMENT, Place, whole_parameters
+from raygrow.training.store import Store
 
 KINDS: tuple[OptimizerKind, ...] = ("adam", "sgd")
 
