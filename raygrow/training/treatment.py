@@ -136,10 +136,10 @@ class Treatment:
             norms = self._clipped.sums(self._gradients * self._gradients).sqrt_()
             shares = (plan.clip / norms.add_(1e-6)).clamp_(max=1.0)
             torch.mul(self._gradients, shares[self._clipped.of], out=self._used)
+        rates = self._rates() if new else None
         if plan.weight_decay:
             kept = self._by_cohort([1.0 - lr * plan.weight_decay] + [1.0] * (len(self._cohorts) - 1))
             self._params.mul_(kept)
-        rates = self._rates() if new else None
         fresh = new and _fresh(plan)
         before = self._params.clone() if rates is not None or fresh else self._params
         self._optimizer.step(lr)
