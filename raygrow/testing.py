@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -26,15 +26,18 @@ from raygrow.architecture import (
 )
 from raygrow.errors import WorkerLost
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers import AbstractInitializer
+from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer
+from raygrow.growth.measurements import AbstractMeasurement, Subject, measurement_named
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import derivative, response
-from raygrow.growth.statistics import collect
+from raygrow.growth.statistics import Sample
+from raygrow.growth.sweep import collect
+from raygrow.growth.sweep import passed as passed_over
 from raygrow.nn import Extension, Network, clone, graft
 from raygrow.nn.losses import LOSSES
 from raygrow.population.selection import AbstractSelection, Bid, ranked
 from raygrow.population.tasks import Pool, Report, Task, named
-from raygrow.strategies import FEATURES, AbstractStrategy, Evidence, Outcome, Proposal, Situation
+from raygrow.strategies import FEATURES, AbstractStrategy, Evidence, Outcome, Proposal, Situation, State
 
 
 def a_network(activation: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Network:
@@ -178,7 +181,7 @@ class InitializerContract:
             site = move.place(network.arch)
             assert site is not None
             deltas = response(extension, site, found.fold.values, Meter())
-            predicted = float(derivative(deltas, found.fold.gradients).mean())
+            predicted = float(derivative(deltas, found.fold.gradients, found.fold).mean())
 
             @torch.no_grad()
             def loss(step: float) -> float:
@@ -198,8 +201,8 @@ class InitializerContract:
         assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def some_proposals(count: int = 6) -> tuple[Proposal, ...]:
-    """Proposals of several kinds and sizes, two of them without a prediction."""
+def some_proposals(count: int = 6, measures: Sequence[str] = ()) -> tuple[Proposal, ...]:
+    """Proposals of several kinds and sizes, two of them without a prediction; with these measurements."""
     kinds = ("widen", "add_node", "add_edge")
     return tuple(
         Proposal(
@@ -212,20 +215,21 @@ def some_proposals(count: int = 6) -> tuple[Proposal, ...]:
             predicted_gain=None if i >= count - 2 else 0.05 * (i + 1),
             p_value=None if i >= count - 2 else 1e-6,
             features=tuple(0.1 * (i + 1) for _ in FEATURES),
+            measurements={name: 0.1 * (i + 1) for name in measures},
         )
         for i in range(count)
     )
 
 
-def some_evidence(gain: float, n: int = 400, seed: int = 0, blocks: int = 8) -> Evidence:
-    """Paired losses whose difference has this mean and standard deviation 0.2."""
+def some_evidence(gain: float, n: int = 400, seed: int = 0, blocks: int = 8, measures: Sequence[str] = ()) -> Evidence:
+    """Paired losses whose difference has this mean and standard deviation 0.2; with these measurements of the candidate."""
     rng = np.random.default_rng(seed)
     control = rng.exponential(1.0, n)
     difference = rng.normal(gain, 0.2, n)
     candidate = control - difference
     search = rng.normal(gain, 0.2, 100)
     return Evidence(
-        some_proposals()[0],
+        some_proposals(measures=measures)[0],
         2,
         control,
         candidate,
@@ -243,44 +247,120 @@ class StrategyContract:
     subject: AbstractStrategy
     situation = Situation(round=1, tests=0, candidates=2, price=1e-5, constant_loss=1.0)
 
+    def _proposals(self) -> tuple[Proposal, ...]:
+        return some_proposals(measures=self.subject.measures)
+
+    def _seen(self) -> State:
+        """The state after the round was observed."""
+        return self.subject.observe(self.subject.initial_state(1.0), self._proposals(), self.situation)
+
     def _shortlist(self, proposals: Sequence[Proposal], seed: int = 0) -> tuple[Proposal, ...]:
-        state = self.subject.initial_state(1.0)
+        state = self.subject.observe(self.subject.initial_state(1.0), proposals, self.situation)
         return self.subject.shortlist(proposals, self.situation, state, np.random.default_rng(seed))
+
+    def test_reads_measurements_that_exist(self) -> None:
+        for name in self.subject.measures:
+            assert measurement_named(name)
 
     def test_shortlists_at_most_k_of_what_was_proposed(self) -> None:
         for seed in range(5):
-            chosen = self._shortlist(some_proposals(), seed)
+            chosen = self._shortlist(self._proposals(), seed)
             assert len(chosen) <= self.situation.candidates
             assert len({p.id for p in chosen}) == len(chosen)
-            assert set(chosen) <= set(some_proposals())
+            assert set(chosen) <= set(self._proposals())
 
     def test_nothing_proposed_gives_nothing_to_probe(self) -> None:
         assert self._shortlist(()) == ()
 
+    def test_proposals_without_measurements_are_no_error(self) -> None:
+        """What is undefined at a site is absent there."""
+        assert len(self._shortlist(some_proposals())) <= self.situation.candidates
+
     def test_same_draws_give_the_same_shortlist(self) -> None:
-        assert self._shortlist(some_proposals(), 7) == self._shortlist(some_proposals(), 7)
+        assert self._shortlist(self._proposals(), 7) == self._shortlist(self._proposals(), 7)
 
     def test_state_is_plain_json_and_is_not_changed_in_place(self) -> None:
         state = self.subject.initial_state(2.0)
         assert json.loads(json.dumps(state)) == state
+        outcomes = [Outcome(proposal, 0.1, 0.01) for proposal in self._proposals()]
         before = json.dumps(state)
-        outcomes = [Outcome(proposal, 0.1, 0.01) for proposal in some_proposals()]
-        after = self.subject.learn(state, outcomes, self.situation)
-        assert json.dumps(state) == before
+        seen = self.subject.observe(state, self._proposals(), self.situation)
+        between = json.dumps(seen)
+        after = self.subject.learn(seen, outcomes, self.situation)
+        assert (json.dumps(state), json.dumps(seen)) == (before, between)
+        assert json.loads(between) == seen
         assert json.loads(json.dumps(after)) == after
 
     def test_verdict_is_reasoned_and_repeatable(self) -> None:
-        state = self.subject.initial_state(1.0)
+        state = self._seen()
         for gain in (-0.2, 0.0, 0.2):
-            evidence = some_evidence(gain)
+            evidence = some_evidence(gain, measures=self.subject.measures)
             verdict = self.subject.judge(evidence, self.situation, state)
             assert verdict.reason
             assert (verdict.statistic is None) == (verdict.threshold is None)
             assert verdict == self.subject.judge(evidence, self.situation, state)
 
     def test_a_clear_gain_is_accepted(self) -> None:
-        state = self.subject.initial_state(1.0)
-        assert self.subject.judge(some_evidence(0.2, n=2000), self.situation, state).accepted
+        evidence = some_evidence(0.2, n=2000, measures=self.subject.measures)
+        assert self.subject.judge(evidence, self.situation, self._seen()).accepted
+
+
+class MeasurementContract:
+    """What every measurement must keep; ``subject`` is the one under test."""
+
+    subject: type[AbstractMeasurement]
+
+    def _sites(self, initializer: AbstractInitializer) -> Iterator[Subject]:
+        for activation in ("tanh", "relu"):
+            for task, loss in LOSSES.items():
+                network = a_network(activation)
+                sample = Sample(*some_examples(task))
+                passed = passed_over(network, sample, loss, Meter())
+                nodes = [node.name for node in network.arch.nodes[1:]]
+                statistics = passed.statistics(nodes, Meter(), torch.Generator().manual_seed(0))
+                found = Residuals(statistics.whole, Meter())
+                for move in SOME_MOVES:
+                    sizes = (1, 2, 4) if move.units else (0,)
+                    moves = {size: _resized(with_activation(move, activation), size) for size in sizes}
+                    site = moves[sizes[0]].place(network.arch)
+                    assert site is not None
+                    yield Subject(site, moves, passed, found, initializer, 5, Meter())
+
+    def _measured(self, initializer: AbstractInitializer) -> list[Mapping[int, float]]:
+        return [self.subject().measure(at) for at in self._sites(initializer)]
+
+    def test_gives_numbers_of_moves_on_offer_for_every_initializer(self) -> None:
+        for cls in INITIALIZERS:
+            for at in self._sites(cls()):
+                measured = self.subject().measure(at)
+                assert measured.keys() <= at.moves.keys()
+                assert all(isinstance(value, float) and np.isfinite(value) for value in measured.values())
+
+    def test_is_defined_somewhere_and_the_same_again(self) -> None:
+        one, two = self._measured(INITIALIZERS[0]()), self._measured(INITIALIZERS[0]())
+        assert any(one)
+        assert one == two
+
+    def test_an_instance_that_serves_many_sites_measures_each_as_if_alone(self) -> None:
+        sites = list(self._sites(INITIALIZERS[0]()))[: len(SOME_MOVES)]
+        shared = self.subject()
+        assert [shared.measure(at) for at in sites] == [self.subject().measure(at) for at in sites]
+
+    def test_leaves_the_network_as_it_was(self) -> None:
+        for at in self._sites(INITIALIZERS[0]()):
+            before = clone(at.passed.network).state_dict()
+            trace = at.passed.trace
+            values = {name: rows.clone() for name, rows in trace.values.items()}
+            self.subject().measure(at)
+            assert all(torch.equal(value, before[name]) for name, value in at.passed.network.state_dict().items())
+            assert at.passed.trace is trace
+            assert all(torch.equal(rows, values[name]) for name, rows in trace.values.items())
+
+
+def _resized(move: AbstractMove, size: int) -> AbstractMove:
+    if isinstance(move, Widen):
+        return Widen(move.node, size)
+    return AddNode(move.sources, move.targets, size, move.activation) if isinstance(move, AddNode) else move
 
 
 class SelectionContract:
@@ -369,6 +449,6 @@ def run_all(pool: Pool, tasks: Sequence[Task]) -> dict[str, Report]:
 
 
 __all__ = [
-    "SOME_MOVES", "InitializerContract", "ScriptedPool", "SelectionContract", "StrategyContract", "a_network",
-    "run_all", "some_evidence", "some_examples", "some_proposals", "with_activation",
+    "SOME_MOVES", "InitializerContract", "MeasurementContract", "ScriptedPool", "SelectionContract", "StrategyContract",
+    "a_network", "run_all", "some_evidence", "some_examples", "some_proposals", "with_activation",
 ]  # fmt: skip

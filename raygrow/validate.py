@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import groupby
 
 from raygrow.app import Prepared
 from raygrow.architecture import Architecture, forward_flops, legal_moves, params, training_flops
@@ -25,12 +26,13 @@ def describe_campaign(ready: Prepared) -> str:
     """The resolved configuration, the data, the first moves, and estimates of time, memory and disk."""
     plan, facts, data = ready.plan, ready.facts, ready.dataset
     start = facts.start
-    rows = {name: len(getattr(data, name)) for name in ("train", "search", "validation", "test")}
+    splits = ("train", "search", "validation", "test")
+    rows = ", ".join(f"{len(getattr(data, name))} {name}" for name in splits)
     lines = [
         "# resolved configuration",
         to_yaml(resolved(plan)).rstrip(),
         "",
-        f"data: {data.name}, {facts.task}; rows: {', '.join(f'{count} {name}' for name, count in rows.items())}",
+        f"data: {data.name}, {facts.task}{_shaped(data.shape)}; rows: {rows}",
         f"  uses {len(data.used)} columns: {_listed(data.used)}",
         f"  drops {len(data.dropped)} columns: {_listed(data.dropped)}" if data.dropped else "  drops no column",
         *(f"  warning: {warning}" for warning in data.warnings),
@@ -49,7 +51,7 @@ def _describe_member(ready: Prepared, member: Member, start: Architecture) -> li
         start,
         kinds=member.growth.moves,
         units=member.growth.units,
-        activation=plan.network.activation,
+        palette=plan.network.palette,
         max_flops=plan.budget.max_flops_per_example,
         max_params=plan.budget.max_params,
     )
@@ -106,6 +108,15 @@ def _estimates(ready: Prepared, start: Architecture) -> list[str]:
     ]
 
 
+def _shaped(shape: tuple[int, ...]) -> str:
+    """``, images of 1 x 16 x 16``, or nothing for plain vectors."""
+    return f", {'images' if len(shape) == 3 else 'signals'} of {' x '.join(map(str, shape))}" if shape else ""
+
+
 def _listed(names: tuple[str, ...], most: int = 12) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown}, ..." if len(names) > most else shown
+    """Names in a row; the values of one array, ``image[0]`` and so on, by their first and last."""
+    shown: list[str] = []
+    for _, run in groupby(names, key=lambda name: name.rpartition("[")[0] or name):
+        values = list(run)
+        shown += [f"{values[0]} to {values[-1]}"] if len(values) > 2 else values
+    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "")

@@ -1,11 +1,9 @@
 """What a network is: nodes, edges and sizes, without weights.
 
-A node v computes its pre-activation ``a_v = bias_v + sum over edges u->v of W_uv h_u`` and its value
-``h_v = activation(a_v)``. The graph is directed and acyclic, from the single node ``input`` to the single node
-``output`` (whose activation is the identity). This is the growing DAG of Douka et al. (ESANN 2025).
-
-Node and edge *kinds* are written to the JSON form, so that a later kind (convolution, token) is a new value and not a
-new format.
+A node v computes its pre-activation ``a_v = bias_v + sum over edges u->v of what v reads of h_u`` and its value ``h_v``: the
+pre-activation normalised, through the activation, pooled. The graph is directed and acyclic, from the single node ``input`` to
+the single node ``output`` (whose activation is the identity). This is the growing DAG of Douka et al. (ESANN 2025), with
+positions: a vector has none, a signal a line of them, an image a grid.
 """
 
 from __future__ import annotations
@@ -13,24 +11,50 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from raygrow.architecture.activations import ACTIVATIONS
+from raygrow.architecture.readings import LINEAR, AbstractReading, Grid, Linear, Pooled, reading_from_json
 from raygrow.errors import MoveError
 
 INPUT, OUTPUT = "input", "output"
 FORMAT = 1
+NORMS = ("none", "batch", "layer", "group")
+
+
+def least_units(norm: str, grid: Grid) -> int:
+    """Units of the smallest block that a norm does not flatten: it must see two numbers."""
+    return 2 if norm == "layer" or (norm == "group" and prod(grid) == 1) else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A dense layer of ``size`` units."""
+    """A layer of ``size`` units (channels) at every position of its grid.
+
+    Attributes:
+        grid: positions of the pre-activation; () for a vector.
+        norm: of the pre-activation, before the activation. ``batch``: every unit over examples and positions; ``layer``: the
+            units of a block at every position; ``group``: the units of a block and all positions together.
+        blocks: sizes of the blocks of units that ``layer`` and ``group`` normalise together; their sum is ``size``. New units
+            are a block of their own, so that old ones compute what they did.
+        pool: window and stride of a maximum over positions, after the activation; 1 for none.
+        dropout: share of the values that training sets to 0, in [0, 1).
+
+    Raises:
+        MoveError: a field is out of range.
+    """
 
     name: str
     size: int
     activation: str
+    grid: Grid = ()
+    norm: str = "none"
+    blocks: tuple[int, ...] = ()
+    pool: int = 1
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -39,14 +63,71 @@ class Node:
             raise MoveError(
                 f"node {self.name!r}: unknown activation {self.activation!r}; known: {', '.join(ACTIVATIONS)}"
             )
+        if self.norm not in NORMS:
+            raise MoveError(f"node {self.name!r}: unknown norm {self.norm!r}; known: {', '.join(NORMS)}")
+        if (sum(self.blocks) != self.size) if self.norm in ("layer", "group") else self.blocks:
+            raise MoveError(f"node {self.name!r}: blocks {self.blocks} do not add up to {self.size} normalised units")
+        if min(self.blocks, default=self.size) < (least := least_units(self.norm, self.grid)):
+            raise MoveError(
+                f"node {self.name!r}: a block of {self.norm} norm must have at least {least} units here, but got {self.blocks}"
+            )
+        if self.pool < 1 or any(n < self.pool for n in self.grid):
+            raise MoveError(f"node {self.name!r}: `1 <= pool <= positions` must hold, but got {self.pool}")
+        if self.pool > 1 and not self.grid:
+            raise MoveError(f"node {self.name!r}: a vector has no positions to pool, but `pool` is {self.pool}")
+        if not 0 <= self.dropout < 1:
+            raise MoveError(f"node {self.name!r}: `0 <= dropout < 1` must hold, but got {self.dropout}")
+
+    @property
+    def value_grid(self) -> Grid:
+        """Positions of the value."""
+        return tuple(n // self.pool for n in self.grid)
+
+    @property
+    def plain(self) -> bool:
+        """A dense layer and nothing else."""
+        return not self.grid and self.norm == "none" and self.dropout == 0
+
+    def widened(self, added: int) -> Node:
+        """With so many more units."""
+        blocks = (*self.blocks, added) if self.blocks else ()
+        return replace(self, size=self.size + added, blocks=blocks)
+
+    def to_json(self) -> dict[str, Any]:
+        form: dict[str, Any] = {
+            "kind": "map" if self.grid else "dense",
+            "name": self.name,
+            "size": self.size,
+            "activation": self.activation,
+        }
+        more = {"grid": list(self.grid), "norm": self.norm, "blocks": list(self.blocks), "pool": self.pool,
+                "dropout": self.dropout}  # fmt: skip
+        plain = {"grid": [], "norm": "none", "blocks": [], "pool": 1, "dropout": 0.0}
+        return form | {key: value for key, value in more.items() if value != plain[key]}
+
+    @classmethod
+    def from_json(cls, form: Mapping[str, Any]) -> Node:
+        """Inverse of ``to_json``."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in form.items() if k != "kind"}
+        return cls(**fields)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Edge:
-    """A linear map from the value of ``source`` to the pre-activation of ``target``."""
+    """``target`` reads the value of ``source``."""
 
     source: str
     target: str
+    reading: AbstractReading = LINEAR
+
+    def to_json(self) -> dict[str, Any]:
+        return self.reading.to_json() | {"source": self.source, "target": self.target}
+
+    @classmethod
+    def from_json(cls, form: Mapping[str, Any]) -> Edge:
+        """Inverse of ``to_json``."""
+        ends = {"source": form["source"], "target": form["target"]}
+        return cls(**ends, reading=reading_from_json({k: v for k, v in form.items() if k not in ends}))
 
 
 @dataclass(frozen=True)
@@ -55,10 +136,11 @@ class Architecture:
 
     Attributes:
         nodes: ``input`` first, then hidden nodes in order of creation, then ``output``.
-        edges: sorted, without repetition.
+        edges: sorted; at most one between two nodes.
 
     Raises:
-        MoveError: the graph has a cycle, an unknown or repeated name, or a node that no path joins to both ends.
+        MoveError: the graph has a cycle, an unknown or repeated name, a node that no path joins to both ends, or an edge whose
+            reading does not give what its target takes.
     """
 
     nodes: tuple[Node, ...]
@@ -70,12 +152,15 @@ class Architecture:
             raise MoveError(f"node names must be distinct, but got {names}")
         if not names or names[0] != INPUT or names[-1] != OUTPUT:
             raise MoveError(f"nodes must run from {INPUT!r} to {OUTPUT!r}, but got {names}")
-        object.__setattr__(self, "edges", tuple(sorted(set(self.edges))))
+        object.__setattr__(self, "edges", tuple(sorted(set(self.edges), key=lambda e: (e.source, e.target))))
         for edge in self.edges:
             if edge.source not in self.by_name or edge.target not in self.by_name:
                 raise MoveError(f"edge {edge.source}->{edge.target} names an unknown node; known: {', '.join(names)}")
             if edge.target == INPUT or edge.source == OUTPUT:
                 raise MoveError(f"edge {edge.source}->{edge.target}: nothing may enter {INPUT!r} or leave {OUTPUT!r}")
+            self._check_reading(edge)
+        if len(self.readings) != len(self.edges):
+            raise MoveError("two nodes may be joined by one edge only")
         for name in names[1:-1]:
             if not self.parents(name) or not self.children(name):
                 raise MoveError(f"hidden node {name!r} must have at least one parent and one child")
@@ -83,16 +168,46 @@ class Architecture:
             stuck = [name for name in names if name not in self.order]
             raise MoveError(f"the graph must be acyclic; a cycle runs through or before these nodes: {stuck}")
 
+    def _check_reading(self, edge: Edge) -> None:
+        source, target = self.by_name[edge.source], self.by_name[edge.target]
+        found = edge.reading.grid(source.value_grid)
+        if found != target.grid:
+            raise MoveError(
+                f"edge {edge.source}->{edge.target}: {edge.reading.kind} gives positions {found}, but {edge.target!r} has "
+                f"{target.grid}"
+            )
+        if not edge.reading.weighted and source.size != target.size:
+            raise MoveError(
+                f"edge {edge.source}->{edge.target}: {edge.reading.kind} needs as many units at both ends, but got "
+                f"{source.size} and {target.size}"
+            )
+
     @classmethod
-    def simplest(cls, inputs: int, outputs: int) -> Architecture:
-        """The start of every campaign: ``input -> output``, a linear model."""
+    def simplest(cls, inputs: int, outputs: int, grid: Grid = ()) -> Architecture:
+        """The start of every campaign: ``input -> output``, a linear model of all inputs.
+
+        Args:
+            inputs: features, or channels where there is a grid.
+        """
+        reading: AbstractReading = Pooled(grid) if grid else LINEAR
         return cls(
-            nodes=(Node(INPUT, inputs, "identity"), Node(OUTPUT, outputs, "identity")), edges=(Edge(INPUT, OUTPUT),)
+            nodes=(Node(INPUT, inputs, "identity", grid), Node(OUTPUT, outputs, "identity")),
+            edges=(Edge(INPUT, OUTPUT, reading),),
         )
 
     @cached_property
     def by_name(self) -> Mapping[str, Node]:
         return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def readings(self) -> Mapping[tuple[str, str], AbstractReading]:
+        """By source and target."""
+        return {(e.source, e.target): e.reading for e in self.edges}
+
+    @cached_property
+    def plain(self) -> bool:
+        """Dense layers joined by matrices and nothing else."""
+        return all(n.plain for n in self.nodes) and all(isinstance(e.reading, Linear) for e in self.edges)
 
     @cached_property
     def _parents(self) -> Mapping[str, tuple[str, ...]]:
@@ -150,20 +265,15 @@ class Architecture:
     def to_json(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
-            "nodes": [
-                {"kind": "dense", "name": n.name, "size": n.size, "activation": n.activation} for n in self.nodes
-            ],
-            "edges": [{"kind": "linear", "source": e.source, "target": e.target} for e in self.edges],
+            "nodes": [node.to_json() for node in self.nodes],
+            "edges": [edge.to_json() for edge in self.edges],
         }
 
     @classmethod
     def from_json(cls, form: Mapping[str, Any]) -> Architecture:
         if form.get("format") != FORMAT:
             raise MoveError(f"architecture format {form.get('format')!r} is not {FORMAT}: written by another version")
-        return cls(
-            nodes=tuple(Node(n["name"], n["size"], n["activation"]) for n in form["nodes"]),
-            edges=tuple(Edge(e["source"], e["target"]) for e in form["edges"]),
-        )
+        return cls(tuple(map(Node.from_json, form["nodes"])), tuple(map(Edge.from_json, form["edges"])))
 
     def canonical(self) -> str:
         """The one JSON text of this architecture."""
@@ -175,5 +285,9 @@ class Architecture:
         return hashlib.blake2b(self.canonical().encode(), digest_size=8).hexdigest()
 
     def __str__(self) -> str:
-        hidden = " ".join(f"{n.name}[{n.size}]" for n in self.nodes[1:-1]) or "linear"
-        return f"{self.size(INPUT)} -> {hidden} -> {self.size(OUTPUT)}"
+        hidden = " ".join(f"{n.name}[{_shape(n)}]" for n in self.nodes[1:-1]) or "linear"
+        return f"{_shape(self.by_name[INPUT])} -> {hidden} -> {self.size(OUTPUT)}"
+
+
+def _shape(node: Node) -> str:
+    return "x".join(map(str, (node.size, *node.grid)))

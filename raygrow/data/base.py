@@ -33,12 +33,31 @@ def stream(purpose: str, seed: int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
+def elements(name: str, count: int) -> tuple[str, ...]:
+    """Feature names ``name[0]``, ``name[1]``, ... of an array that was flattened in C order."""
+    return tuple(f"{name}[{i}]" for i in range(count))
+
+
+def check_shape(place: str, shape: tuple[int, ...], features: int) -> None:
+    """Refuse a shape that does not hold exactly the features of an example; () always fits.
+
+    Raises:
+        DataError: the numbers differ; names the key, both numbers and the cure.
+    """
+    if shape and math.prod(shape) != features:
+        raise DataError(
+            f"{place}: data.shape {list(shape)} holds {math.prod(shape)} values, but an example has {features} features: "
+            "correct data.shape, or choose the features that belong to it"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Raw:
     """What a source yields: every row in original units, not yet split or standardised.
 
     Raises:
         ValueError: the arrays do not fit each other or the names.
+        DataError: the shape does not hold as many values as there are features.
     """
 
     name: str
@@ -54,11 +73,15 @@ class Raw:
     targets: tuple[str, ...]
     """Regression: target names, in the order of the columns of ``y``. Classification: the name of the label."""
     split: Array | None = None
-    """``train``, ``validation`` or ``test`` for every row (str objects), or None: split by fractions."""
+    """``train``, ``validation`` or ``test`` for every row (str objects), or None: split by fractions. A validation or
+    test that names no row is cut from train by fractions."""
     dropped: tuple[str, ...] = ()
     """Columns of the file that are not used."""
     parts: tuple[tuple[str, int], ...] = ()
     """The files the rows came from, in order, with their row counts, so that a message can name a row of a file."""
+    shape: tuple[int, ...] = ()
+    """Of an example: (channels, height, width), (channels, length), or () for a plain vector. Rows of ``x`` hold it
+    flattened in C order, channel after channel."""
 
     def __post_init__(self) -> None:
         rows = len(self.x)
@@ -71,6 +94,7 @@ class Raw:
             raise ValueError(f"split must name one split a row ({rows}), got shape {self.split.shape}")
         if self.split is not None and (unknown := set(self.split.tolist()) - {"train", "validation", "test"}):
             raise ValueError(f"split must hold train, validation and test only, got {sorted(map(str, unknown))[0]!r}")
+        check_shape(self.place, self.shape, len(self.features))
 
     @property
     def place(self) -> str:
@@ -104,19 +128,25 @@ class Split:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How raw rows become network inputs, and outputs original units; fitted on train, kept with every checkpoint."""
+    """How raw rows become network inputs, and outputs original units; fitted on train, kept with every checkpoint.
+
+    Raises:
+        DataError: the shape does not hold as many values as there are features.
+    """
 
     task: Task
     """``classification`` or ``regression``."""
     features: tuple[str, ...]
     """Feature names, in the network's input order."""
     mean: tuple[float, ...]
-    """Per feature, in its original units: what is subtracted."""
+    """Per feature, in its original units: what is subtracted. With a shape, the same for all positions of a channel."""
     scale: tuple[float, ...]
-    """Per feature, in its original units: the divisor; 0 for a feature that is constant in train (mapped to 0)."""
+    """Per feature, in its original units: the divisor; 0 for a feature that is constant in train (mapped to 0). With a
+    shape, the same for all positions of a channel."""
     bound: float
-    """Standardised features are clipped to [-bound, bound]; the square root of train's rows (unstandardised: the
-    largest float32), which no row of train can exceed."""
+    """Standardised features are clipped to [-bound, bound]; the square root of the number of values that a mean was
+    taken over (train's rows, times positions with a shape), which no row of train can exceed. Unstandardised: the
+    largest float32."""
     standardize: bool
     """Whether features are standardised at all; targets always are."""
     labels: tuple[Label, ...] = ()
@@ -127,6 +157,11 @@ class Preprocessing:
     """Regression, per target, in its original units."""
     target_scale: tuple[float, ...] = ()
     """Regression, per target, in its original units; positive."""
+    shape: tuple[int, ...] = ()
+    """Of an example: (channels, height, width), (channels, length), or () for a plain vector."""
+
+    def __post_init__(self) -> None:
+        check_shape("preprocessing", self.shape, len(self.features))
 
     def transform(self, raw: Array) -> NDArray[np.float32]:
         """Standardise features.
@@ -214,6 +249,11 @@ class Dataset:
         return len(self.preprocessing.features)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an example: (channels, height, width), (channels, length), or () for a plain vector."""
+        return self.preprocessing.shape
+
+    @property
     def outputs(self) -> int:
         """Number of classes, or of targets."""
         return len(self.preprocessing.labels) or len(self.preprocessing.targets)
@@ -282,7 +322,7 @@ class AbstractSource(ABC):
         default=(0.6, 0.2, 0.2),
         metadata={
             "description": "Shares of the rows for train, validation and test: each positive, their sum 1. "
-            "Not used with a split column."
+            "With a split column they serve only to cut a validation or test that it does not name from train."
         },
     )
     split_seed: int | None = field(
@@ -312,6 +352,14 @@ class AbstractSource(ABC):
                 f"search_fraction must lie between 0 and 1, got {self.search_fraction}: write for example 0.1"
             )
         self._at_least("split_seed", 0)
+
+        # A shape is a key of some kinds only.
+        shape = getattr(self, "shape", None)
+        if shape is not None and (len(shape) not in (2, 3) or min(shape) < 1):
+            raise ValueError(
+                f"shape must be [channels, height, width] or [channels, length], each at least 1, got {list(shape)}: "
+                "write for example [1, 28, 28], or null for plain features"
+            )
 
     @abstractmethod
     def load(self, seed: int) -> Raw:

@@ -10,7 +10,7 @@ import numpy as np
 from raygrow.data.base import AbstractSource, Raw, Task
 
 
-def _raw(name: str, task: Task, shipped: Any) -> Raw:
+def _raw(name: str, task: Task, shipped: Any, shape: tuple[int, ...] = ()) -> Raw:
     """Turn one of scikit-learn's Bunches into raw rows."""
     y = np.asarray(shipped.target)
     return Raw(
@@ -20,6 +20,7 @@ def _raw(name: str, task: Task, shipped: Any) -> Raw:
         y=y if task == "classification" else y.astype(np.float64).reshape(-1, 1),
         features=tuple(str(feature) for feature in shipped.feature_names),
         targets=("target",),
+        shape=shape,
     )
 
 
@@ -29,11 +30,13 @@ class Digits(AbstractSource):
 
     kind: Literal["digits"] = "digits"
     """The name of this kind of data."""
+    shape: tuple[int, ...] | None = None
+    """[1, 8, 8] keeps the images as images; null: 64 plain features."""
 
     def load(self, seed: int) -> Raw:
         from sklearn.datasets import load_digits
 
-        return _raw(self.kind, "classification", load_digits())
+        return _raw(self.kind, "classification", load_digits(), self.shape or ())
 
 
 @dataclass(frozen=True, kw_only=True)

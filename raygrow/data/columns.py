@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as types
 from numpy.typing import NDArray
 
@@ -22,15 +23,15 @@ INDEX_COLUMN = re.compile(r"|__index_level_\d+__")
 SPLIT_VALUES = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 
-def missing(file: str, name: str, names: Sequence[str], key: str = "") -> DataError:
-    """The error for a column that does not exist, with the closest one that does."""
+def missing(file: str, name: str, names: Sequence[str], key: str = "", what: str = "column") -> DataError:
+    """The error for a column (or other named thing) that does not exist, with the closest one that does."""
     wanted = f" ({key})" if key else ""
     close = get_close_matches(name.casefold(), [n.casefold() for n in names], n=1)
     if close:
         cure = f"did you mean {next(n for n in names if n.casefold() == close[0])!r}?"
     else:
-        cure = f"the columns are {', '.join(map(repr, names[:8]))}{', ...' if len(names) > 8 else ''}"
-    return DataError(f"{file}: no column {name!r}{wanted}: {cure}")
+        cure = f"the {what}s are {', '.join(map(repr, names[:8]))}{', ...' if len(names) > 8 else ''}"
+    return DataError(f"{file}: no {what} {name!r}{wanted}: {cure}")
 
 
 def expand(file: str, patterns: str | Sequence[str], names: Sequence[str], key: str) -> list[str]:
@@ -59,8 +60,43 @@ def is_numeric(kind: pa.DataType) -> bool:
     return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_boolean(kind))
 
 
-def numbers(part: Part, name: str, column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """A numeric column as float64.
+def is_list(kind: pa.DataType) -> bool:
+    """Whether the cells of a column are lists, of any or of a fixed size."""
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def is_fixed_size(kind: pa.DataType) -> bool:
+    """Whether every cell of a column is bound to be one number or the same count of numbers."""
+    while types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    return is_numeric(kind)
+
+
+def matrix(part: Part, name: str, column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A numeric column [rows, 1], or a column of lists (also of lists of lists), flattened, as [rows, values].
+
+    Raises:
+        DataError: the values are not numeric, one is missing, NaN or infinite, or the lists differ in length.
+    """
+    rows, width = len(column), 1
+    while is_list(column.type):
+        _check_complete(part, name, column, width)
+        lengths = np.asarray(pc.list_value_length(column).to_numpy())
+        if not lengths[0]:
+            raise DataError(f"{part.file}: column {name!r}, row 0: the list is empty: leave the column out")
+        other = np.flatnonzero(lengths != lengths[0])
+        if len(other):
+            raise DataError(
+                f"{part.file}: column {name!r}, row {other[0] // width}: a list of {lengths[other[0]]} values, but "
+                f"{lengths[0]} in row 0: give all rows as many, or leave the column out"
+            )
+        width *= int(lengths[0])
+        column = pc.list_flatten(column)
+    return numbers(part, name, column, width).reshape(rows, width)
+
+
+def numbers(part: Part, name: str, column: pa.ChunkedArray, width: int = 1) -> NDArray[np.float64]:
+    """A numeric column as float64; ``width`` values of it make a row, for messages.
 
     Raises:
         DataError: the column is not numeric, or a cell is missing, NaN or infinite.
@@ -68,18 +104,18 @@ def numbers(part: Part, name: str, column: pa.ChunkedArray) -> NDArray[np.float6
     column = _decoded(column)
     if not is_numeric(column.type):
         # A column with no value at all has no type either; it is its cells that are missing.
-        _check_complete(part, name, column)
+        _check_complete(part, name, column, width)
         raise DataError(
             f"{part.file}: column {name!r} holds {_described(column)}, not numbers: leave it out or encode it"
         )
-    _check_complete(part, name, column)
+    _check_complete(part, name, column, width)
     if types.is_decimal(column.type):
         column = column.cast(pa.float64())
     values = np.asarray(column.to_numpy()).astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise DataError(
-            f"{part.file}: column {name!r}, row {bad[0]}: {values[bad[0]]} is not a finite number: "
+            f"{part.file}: column {name!r}, row {bad[0] // width}: {values[bad[0]]} is not a finite number: "
             "correct or remove the row (missing values are refused)"
         )
     return values
@@ -142,9 +178,9 @@ def kind_of(found: Array) -> str:
     return {"b": "booleans", "i": "integers"}.get(found.dtype.kind, "decimal numbers")
 
 
-def _check_complete(part: Part, name: str, column: pa.ChunkedArray) -> None:
+def _check_complete(part: Part, name: str, column: pa.ChunkedArray, width: int = 1) -> None:
     if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0]) // width
         raise DataError(
             f"{part.file}: column {name!r}, row {row}: the value is missing: "
             "fill it in or remove the row (missing values are refused)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from raygrow.data import columns
-from raygrow.data.base import AbstractSource, Array, Preprocessing, Raw
+from raygrow.data.arrays import read_npz_features
+from raygrow.data.base import AbstractSource, Array, Preprocessing, Raw, elements
 from raygrow.data.reading import Part, open_parts
 from raygrow.errors import DataError
+
+LIST_VALUE = re.compile(r"\[\d+\]$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +42,22 @@ class TableSource(AbstractSource):
     )
     features: str | tuple[str, ...] | None = field(
         default=None,
-        metadata={"description": 'A glob such as "f*", or a list of names and globs; null: all other numeric columns.'},
+        metadata={
+            "description": 'A glob such as "f*", or a list of names and globs; null: all other numeric columns. '
+            "A column of lists gives as many features as a list has values; null takes those of a fixed size alone."
+        },
     )
     split: str | None = field(
         default=None,
         metadata={
             "description": "The column that says train, validation (or val) or test for each row; null: use fractions."
+        },
+    )
+    shape: tuple[int, ...] | None = field(
+        default=None,
+        metadata={
+            "description": "Views the features as an image [channels, height, width] or a signal [channels, length], "
+            "channel after channel; null: a plain vector."
         },
     )
 
@@ -62,13 +76,21 @@ class TableSource(AbstractSource):
         names, outputs, dropped = self._choose(parts[0])
         _check_names(parts, [*names, *outputs, *([self.split] if self.split else [])], closed=self.features is None)
         x, y, split = [], [], []
+        features: tuple[str, ...] = ()
         for part in parts:
             table = part.read([*names, *outputs, *([self.split] if self.split else [])])
-            x.append(_matrix(part, names, table))
+            held, values = _features(part, names, table)
+            if features and held != features:
+                raise DataError(
+                    f"{part.file}: its lists give {len(held)} features, but {len(features)} in {parts[0].file}: "
+                    "give all files lists of the same lengths"
+                )
+            features = held
+            x.append(values)
             if self.label is not None:
                 y.append(columns.labels(part, self.label, table.column(self.label)))
             else:
-                y.append(_matrix(part, outputs, table))
+                y.append(np.stack([columns.numbers(part, name, table.column(name)) for name in outputs], axis=1))
             if self.split is not None:
                 split.append(columns.splits(part, self.split, table.column(self.split)))
         if self.label is not None:
@@ -78,11 +100,12 @@ class TableSource(AbstractSource):
             task="regression" if self.label is None else "classification",
             x=np.concatenate(x),
             y=np.concatenate(y),
-            features=tuple(names),
+            features=features,
             targets=tuple(outputs),
             split=np.concatenate(split) if split else None,
             dropped=tuple(dropped),
             parts=tuple((part.file, part.rows) for part in parts),
+            shape=self.shape or (),
         )
 
     def _choose(self, part: Part) -> tuple[list[str], list[str], list[str]]:
@@ -103,7 +126,7 @@ class TableSource(AbstractSource):
                 column.name
                 for column in part.schema
                 if column.name not in taken
-                and columns.is_numeric(column.type)
+                and columns.is_fixed_size(column.type)
                 and not columns.INDEX_COLUMN.fullmatch(column.name)
             ]
             if not chosen:
@@ -150,8 +173,8 @@ def read_features(path: str | PathLike[str], preprocessing: Preprocessing) -> ND
     """Read the features of new rows, for prediction.
 
     Args:
-        path: a Parquet file, a folder of Parquet files, or a CSV file, told apart by extension.
-        preprocessing: names the features wanted; other columns are ignored.
+        path: a Parquet file, a folder of Parquet files, a CSV or an .npz file, told apart by extension.
+        preprocessing: names the features wanted; other columns and arrays are ignored.
 
     Returns:
         float64 [rows, features] in original units, in the order of the rows; ``preprocessing.transform`` takes it.
@@ -159,20 +182,45 @@ def read_features(path: str | PathLike[str], preprocessing: Preprocessing) -> ND
     Raises:
         DataError: the file cannot be read, a column is missing or not numeric, or a cell is missing or not finite.
     """
+    if fspath(path).endswith(".npz"):
+        return read_npz_features(fspath(path), preprocessing)
     parts = open_parts(fspath(path))
-    names = list(preprocessing.features)
+    names = _columns_of(preprocessing.features, parts[0])
     for part in parts:
         _check_duplicates(part, [name for name in part.duplicates if name in set(names)])
     _check_names(parts, names)
-    return np.concatenate([_matrix(part, names, part.read(names)) for part in parts])
+    found = []
+    for part in parts:
+        held, values = _features(part, names, part.read(names))
+        if held != preprocessing.features:
+            raise DataError(
+                f"{part.file}: its lists give {len(held)} features, but the network takes "
+                f"{len(preprocessing.features)}: give lists of the length it was trained on"
+            )
+        found.append(values)
+    return np.concatenate(found)
 
 
-def _matrix(part: Part, names: Sequence[str], table: pa.Table) -> NDArray[np.float64]:
-    """Columns as float64 [rows, columns]."""
-    values = np.empty((table.num_rows, len(names)))
-    for index, name in enumerate(names):
-        values[:, index] = columns.numbers(part, name, table.column(name))
-    return values
+def _columns_of(features: Sequence[str], part: Part) -> list[str]:
+    """The columns that hold features: of their own name, or of the list that ``name[0]``, ``name[1]``, ... came from."""
+    known = {column.name: columns.is_list(column.type) for column in part.schema}
+    found: dict[str, None] = {}
+    for feature in features:
+        whole = LIST_VALUE.sub("", feature)
+        found[whole if feature not in known and known.get(whole) else feature] = None
+    return list(found)
+
+
+def _features(part: Part, names: Sequence[str], table: pa.Table) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Feature names, and columns as float64 [rows, features]; a column of lists gives as many as its lists are long."""
+    found: list[str] = []
+    values = []
+    for name in names:
+        column = table.column(name)
+        held = columns.matrix(part, name, column)
+        found += elements(name, held.shape[1]) if columns.is_list(column.type) else [name]
+        values.append(held)
+    return tuple(found), np.concatenate(values, axis=1)
 
 
 def _check_duplicates(part: Part, duplicates: Sequence[str]) -> None:

@@ -104,6 +104,13 @@ def _split(raw: Raw, classes: NDArray[np.int64] | None, source: AbstractSource, 
         parts = _allocate(np.arange(len(raw.x)), classes, source.fractions, draws)
     else:
         parts = [np.flatnonzero(raw.split == name) for name in ("train", "validation", "test")]
+        # What comes with a test part alone has its validation cut from train, and the other way round.
+        absent = [i for i in (1, 2) if not len(parts[i])]
+        shares = np.asarray([source.fractions[i] for i in (0, *absent)])
+        if absent and len(parts[0]):
+            cut = _allocate(parts[0], classes, tuple(shares / shares.sum()), draws)
+            for i, piece in zip((0, *absent), cut, strict=True):
+                parts[i] = piece
     train, validation, test = parts
     train, search = _take_search(train, classes, source.search_fraction, draws)
     found = {"train": train, "search": search, "validation": validation, "test": test}
@@ -167,11 +174,21 @@ def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     return mean, np.where(constant, 0.0, np.ldexp(deviation, exponent))
 
 
+def _channels(raw: Raw, train: Rows) -> NDArray[np.float64]:
+    """What is standardised as one, in columns: the features [rows, features], or with a shape the channels
+    [rows * positions, channels], so that a position means what every other does."""
+    values = raw.x[train]
+    if not raw.shape:
+        return values
+    return np.moveaxis(values.reshape(len(values), raw.shape[0], -1), 1, -1).reshape(-1, raw.shape[0])
+
+
 def _fit(raw: Raw, train: Rows, labels: tuple[Label, ...], standardize: bool) -> Preprocessing:
     """Fit the standardisation on train's rows."""
     mean, scale = np.zeros(len(raw.features)), np.ones(len(raw.features))
+    positions = math.prod(raw.shape[1:])
     if standardize:
-        mean, scale = _moments(raw.x[train])
+        mean, scale = (np.repeat(moment, positions) for moment in _moments(_channels(raw, train)))
     targets: tuple[str, ...] = ()
     target_mean = target_scale = np.empty(0)
     if raw.task == "regression":
@@ -188,12 +205,13 @@ def _fit(raw: Raw, train: Rows, labels: tuple[Label, ...], standardize: bool) ->
         mean=tuple(mean.tolist()),
         scale=tuple(scale.tolist()),
         # Of n values with unit variance none exceeds the square root of n, so train itself is never clipped.
-        bound=math.sqrt(len(train)) if standardize else FLOAT32_MAX,
+        bound=math.sqrt(len(train) * positions) if standardize else FLOAT32_MAX,
         standardize=standardize,
         labels=labels,
         targets=targets,
         target_mean=tuple(target_mean.tolist()),
         target_scale=tuple(target_scale.tolist()),
+        shape=raw.shape,
     )
 
 
@@ -217,9 +235,11 @@ def _warnings(raw: Raw, train: Rows, labels: tuple[Label, ...], y: Array) -> tup
         absent = np.flatnonzero(np.bincount(y[train], minlength=len(labels)) == 0)
         if len(absent):
             found.append(f"train holds no row of {_some([repr(labels[i]) for i in absent], 'class', 'classes')}")
-    values = raw.x[train]
+    values = _channels(raw, train)
     constant = np.flatnonzero(values.max(axis=0) == values.min(axis=0))
-    if len(constant):
+    if len(constant) and raw.shape:
+        found.append(f"constant on train: {_some([str(i) for i in constant], 'channel', 'channels')}")
+    elif len(constant):
         found.append(f"constant on train: {_some([repr(raw.features[i]) for i in constant], 'feature', 'features')}")
     return tuple(f"{raw.place}: {warning}" for warning in found)
 
@@ -232,11 +252,13 @@ def _some(names: list[str], one: str, many: str) -> str:
 
 
 def _digest(raw: Raw, labels: tuple[Label, ...], y: Array) -> str:
-    """Digest of the raw content: names, features, labels or targets (in original units), and the split column.
+    """Digest of the raw content: names, shape, features, labels or targets (in original units), and the split.
 
     Byte orders are fixed, so that it is the same on every machine.
     """
-    head = json.dumps([raw.task, raw.x.shape, raw.features, raw.targets, labels])
+    # A plain vector adds nothing, so that digests of tables stay what they were.
+    shape = [raw.shape] if raw.shape else []
+    head = json.dumps([raw.task, raw.x.shape, raw.features, raw.targets, labels, *shape])
     digest = hashlib.blake2b(head.encode(), digest_size=32)
     digest.update(np.ascontiguousarray(raw.x, dtype="<f8").tobytes())
     digest.update(np.ascontiguousarray(y, dtype="<i8" if raw.task == "classification" else "<f8").tobytes())

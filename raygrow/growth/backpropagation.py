@@ -10,27 +10,31 @@ from torch import Tensor
 from raygrow.architecture import OUTPUT
 from raygrow.growth.meter import Meter
 from raygrow.nn import Network, Trace
-from raygrow.nn.kernels import KERNELS
 
 
 @torch.no_grad()
 def backpropagate(
     network: Network, trace: Trace, at_output: Tensor, nodes: Collection[str], meter: Meter
 ) -> dict[str, Tensor]:
-    """Pull a vector at the output of every example back to the pre-activations of ``nodes``, each [n, size].
+    """Pull a vector at the output of every example back to the pre-activations of ``nodes``, each [n, size, *grid].
 
     Only nodes on a path from one of ``nodes`` to the output are visited.
     """
     arch, wanted = network.arch, frozenset(nodes)
     found: dict[str, Tensor] = {OUTPUT: at_output}
+    steps = {step.name: step for step in network.steps}
     for name in reversed(arch.order[1:-1]):
         if name not in wanted and not wanted & arch.ancestors(name):
             continue
         total: Tensor | None = None
         for child in arch.children(name):
-            part = meter.mm(found[child], network.weights[f"{name}>{child}"])
+            (read,) = (read for read in steps[child].reads if read.source == name)
+            meter.products += read.flops * len(at_output)
+            part = read.map.pull(found[child], read.weight)
             total = part if total is None else total + part
         assert total is not None
-        KERNELS[arch.by_name[name].activation].backward(total, trace.preactivations[name], trace.values[name])
-        found[name] = total
+        if total is found.get(child):
+            # What a weightless reading pulls back is its child's own gradient.
+            total = total.clone()
+        found[name] = steps[name].layer.pull(total, trace.preactivations[name], trace.values[name])
     return {name: found[name] for name in nodes}

@@ -8,15 +8,16 @@ Sources: Verbockhaven et al., "Growing Tiny Networks: Spotting Expressivity Bott
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from raygrow.growth.meter import Meter
-from raygrow.growth.rows import WHITENING_RIDGE, Rows
+from raygrow.growth.rows import WHITENING_RIDGE, Rows, side_by_side
 from raygrow.growth.statistics import Fold
+from raygrow.nn import Network
 
 SUBSPACE_STEPS = 2
 """Block power iterations where an eigenproblem is too large to be worth solving whole: growth needs a few directions."""
@@ -33,27 +34,38 @@ class Residuals:
 
     Attributes:
         fold: the statistics it is computed on.
+        meter: takes the bill.
     """
 
     def __init__(self, fold: Fold, meter: Meter) -> None:
         self.fold = fold
-        self._meter = meter
+        self.meter = meter
         self._perp: dict[str, Tensor] = {}
+        self._maps: dict[str, Tensor] = {}
 
     def regression(self, target: str) -> Rows:
         """What the target reads already."""
-        return self.fold.reads(self.fold.arch.parents(target))
+        return self.fold.into(target)
 
     def perp_of(self, target: str) -> Tensor:
-        """G_perp, [n, size]."""
+        """G_perp, one row a position looked at, [rows, size]."""
         if target not in self._perp:
-            self._perp[target] = self.regression(target).free(self.fold.gradients[target], self._meter)
+            self._perp[target] = self.regression(target).free(self.fold.gradients[target], self.meter)
         return self._perp[target]
+
+    def perp_map(self, target: str) -> Tensor:
+        """G_perp at every position, [n, size, *grid], by the regression on the positions looked at."""
+        fold = self.fold
+        if not fold.arch.by_name[target].grid:
+            return self.perp_of(target)
+        if target not in self._maps:
+            step = self.regression(target).coefficients(fold.gradients[target], self.meter)
+            self._maps[target] = fold.gradient_map(target) - added(fold.network, fold.values, target, step, self.meter)
+        return self._maps[target]
 
     def perp(self, targets: Sequence[str]) -> Tensor:
         """G_perp of several targets side by side, [n, q]."""
-        parts = [self.perp_of(target) for target in targets]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return side_by_side([self.perp_of(target) for target in targets])
 
     def cross(self, left: Tensor, target: str) -> Tensor:
         """E[left G_perp^T] for rows of shape [n, m]; [m, size].
@@ -62,18 +74,18 @@ class Residuals:
         """
         g = self.fold.gradients[target]
         if target in self._perp or g.shape[1] <= left.shape[1]:
-            return self._meter.mm(left.T, self.perp_of(target)) / len(g)
-        return self._meter.mm(self.regression(target).free(left, self._meter).T, g) / len(g)
+            return self.meter.mm(left.T, self.perp_of(target)) / len(g)
+        return self.meter.mm(self.regression(target).free(left, self.meter).T, g) / len(g)
 
     def along(self, directions: Tensor, targets: Sequence[str]) -> Tensor:
         """G_perp v for the columns v of [q, m], [n, m]; without G_perp itself where it was not needed yet."""
         total: Tensor | None = None
         for target, part in zip(targets, torch.split(directions, self._sizes(targets)), strict=True):
             if target in self._perp:
-                added = self._meter.mm(self._perp[target], part)
+                added = self.meter.mm(self._perp[target], part)
             else:
-                g = self._meter.mm(self.fold.gradients[target], part)
-                added = self.regression(target).free(g, self._meter)
+                g = self.meter.mm(self.fold.gradients[target], part)
+                added = self.regression(target).free(g, self.meter)
             total = added if total is None else total + added
         assert total is not None
         return total
@@ -87,15 +99,16 @@ class Residuals:
         q = sum(self._sizes(targets))
         if q <= FORMED:
             perp = self.perp(targets)
-            found = eigenpairs(self._meter.mm(perp.T, perp) / len(perp), count, generator, self._meter)
+            found = eigenpairs(self.meter.mm(perp.T, perp) / len(perp), count, generator, self.meter)
         else:
 
             def power(block: Tensor) -> Tensor:
                 along = self.along(block, targets)
-                return torch.cat([self._meter.mm(self.fold.gradients[t].T, along) for t in targets]) / len(along)
+                return torch.cat([self.meter.mm(self.fold.gradients[t].T, along) for t in targets]) / len(along)
 
             # A projection applied twice is applied once.
-            found = leading_eigenpairs(power, q, count, self.fold.gradients[targets[0]], generator, self._meter)
+            like = self.fold.gradients[targets[0]]
+            found = leading_eigenpairs(power, q, count, like, generator, self.meter)
         return found[0].clamp_min(0).sqrt(), self.along(found[1], targets)
 
     def _sizes(self, targets: Sequence[str]) -> list[int]:
@@ -109,6 +122,33 @@ class Residuals:
         """E|G_perp|^2 / E|G|^2, in [0, 1]."""
         total = float(self.fold.gradients[target].square().sum()) / len(self.fold)
         return self.bottleneck(target) / total if total > 0 else 0.0
+
+
+def added(network: Network, values: Mapping[str, Tensor], target: str, step: Tensor, meter: Meter) -> Tensor:
+    """What a change of the weights into a node adds to its pre-activation, [n, size, *grid].
+
+    Args:
+        values: of its parents, [n, size, *value grid].
+        step: of the matrix that acts on its rows, the bias last, [columns, size].
+    """
+    (reads,) = (node.reads for node in network.steps if node.name == target)
+    weighted = [read for read in reads if read.weight is not None]
+    total: Tensor | None = None
+    for read, block in zip(weighted, split_step(network, target, step), strict=True):
+        value = values[read.source]
+        meter.products += read.flops * len(value)
+        part = read.map.read(value, block.to(value), step[-1].to(value) if total is None else None)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def split_step(network: Network, target: str, step: Tensor) -> list[Tensor]:
+    """A change of the matrix that acts on a node's rows as one weight an edge, in the order of its parents."""
+    (reads,) = (node.reads for node in network.steps if node.name == target)
+    weights = [read.weight for read in reads if read.weight is not None]
+    blocks = torch.split(step[:-1], [weight[0].numel() for weight in weights])
+    return [block.T.reshape(weight.shape) for block, weight in zip(blocks, weights, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -170,19 +210,19 @@ def leading(
         perp = residuals.perp(targets)
         values, right = eigenpairs(meter.mm(perp.T, smooth(perp)) / n, count, generator, meter)
         return Leading(values.clamp_min(0).sqrt(), right, read(meter.mm(perp, right)))
-    cross = torch.cat([residuals.cross(rows.matrix, target) for target in targets], 1)
-
-    def whitened(block: Tensor) -> Tensor:
-        return meter.apply_inverse(factor, meter.mm(cross, block))
-
+    cross = side_by_side([residuals.cross(rows.matrix, target) for target in targets])
+    whitened = meter.apply_root(factor, cross)
     if q > FORMED:
-        values, right = leading_eigenpairs(
-            lambda block: meter.mm(cross.T, whitened(block)), q, count, rows.matrix, generator, meter
-        )
+
+        def squared(block: Tensor) -> Tensor:
+            return meter.mm(whitened.T, meter.mm(whitened, block))
+
+        values, right = leading_eigenpairs(squared, q, count, rows.matrix, generator, meter)
     else:
-        matrix = meter.mm(cross.T, meter.apply_inverse(factor, cross))
-        values, right = eigenpairs(matrix, count, generator, meter)
-    return Leading(values.clamp_min(0).sqrt(), right, whitened(right))
+        values, right = eigenpairs(meter.mm(whitened.T, whitened), count, generator, meter)
+    return Leading(
+        values.clamp_min(0).sqrt(), right, meter.apply_root(factor, meter.mm(whitened, right), transposed=True)
+    )
 
 
 def eigenpairs(matrix: Tensor, count: int, generator: torch.Generator, meter: Meter) -> tuple[Tensor, Tensor]:
@@ -194,7 +234,7 @@ def eigenpairs(matrix: Tensor, count: int, generator: torch.Generator, meter: Me
 
 
 def _dense_eigenpairs(matrix: Tensor, count: int, meter: Meter) -> tuple[Tensor, Tensor]:
-    values, vectors = meter.eigh((matrix + matrix.T) / 2)
+    values, vectors = meter.eigh(matrix)
     return values.flip(0)[:count], vectors.flip(1)[:, :count]
 
 

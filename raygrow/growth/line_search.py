@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,8 +16,8 @@ from raygrow.nn.losses import AbstractLoss
 
 COARSE = tuple(4.0**e for e in range(-12, 5))
 
-SCOUTS = 128
-"""Examples that find the order of magnitude; all of them then decide."""
+SCOUTS, MAP_SCOUTS = 64, 32
+"""Examples that find the order of magnitude, of vectors and of maps; all of them then decide."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,12 @@ class Searched:
             deltas = {node: delta[:examples] for node, delta in deltas.items()}
         meter.products += self.network.tail_flops(deltas) * len(y) * len(scales)
         table = torch.tensor(scales, dtype=trace.output.dtype, device=trace.output.device)
-        outputs = self.network.tail(trace, deltas, table)
-        means = self.loss.per_example(outputs, y).mean(1, dtype=torch.float64)
-        found: list[float] = means.nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()
-        return found
+        # Small networks take all scales at once; of maps one scale is large enough.
+        means = [
+            self.loss.per_example(self.network.tail(trace, deltas, some), y).mean(1, dtype=torch.float64)
+            for some in ([table] if self.network.arch.plain else torch.split(table, 1))
+        ]
+        return [loss if loss < math.inf else math.inf for loss in torch.cat(means).tolist()]
 
 
 @torch.no_grad()
@@ -88,8 +91,9 @@ def line_search(search: Searched, deltas: Mapping[str, Tensor], meter: Meter) ->
         deltas: additions to pre-activations by node, [n, size].
     """
     before = search.before
-    if len(search.y) > 2 * SCOUTS:
-        guess, _ = _least(COARSE, search.losses(COARSE, deltas, meter, SCOUTS))
+    scouts = SCOUTS if search.network.arch.plain else MAP_SCOUTS
+    if len(search.y) > 2 * scouts:
+        guess, _ = _least(COARSE, search.losses(COARSE, deltas, meter, scouts))
         beside = (guess / 2, guess, guess * 2)
         found = _least(beside, search.losses(beside, deltas, meter))
         if found[1] < before:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NARROW = 16
+"""Matrices of fewer columns than this are narrow."""
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -51,16 +54,20 @@ class Meter:
     def mm(self, a: Tensor, b: Tensor) -> Tensor:
         """``a @ b`` for matrices."""
         self.products += 2 * a.shape[0] * a.shape[1] * b.shape[1]
-        return a @ b
+        # With few columns on the right, BLAS is two to four times as fast at the transposed product.
+        return (b.T @ a.T).T if b.shape[1] < NARROW else a @ b
 
-    def factor(self, spd: Tensor, ridge: float) -> Factor:
+    def factor(self, spd: Tensor, ridge: float, trace: float | None = None) -> Factor:
         """Cholesky of ``spd + ridge I``, with the ridge raised tenfold until it exists.
+
+        Args:
+            trace: of ``spd``, where it is known: a ridge is chosen by it.
 
         Raises:
             FloatingPointError: the matrix is not finite; no ridge would mend it.
         """
         n = spd.shape[0]
-        trace = float(spd.diagonal().sum())
+        trace = float(spd.diagonal().sum()) if trace is None else trace
         ridge = max(ridge, trace / n * 1e-12 + torch.finfo(spd.dtype).tiny)
         while trace < math.inf:
             self.solves += n**3 // 3
@@ -86,9 +93,9 @@ class Meter:
         solved: Tensor = torch.linalg.solve_triangular(lower, right.to(lower.dtype), upper=transposed)
         return solved.to(right.dtype)
 
-    def solve(self, spd: Tensor, right: Tensor, ridge: float) -> Tensor:
+    def solve(self, spd: Tensor, right: Tensor, ridge: float, trace: float | None = None) -> Tensor:
         """``(spd + ridge I)^-1 right`` by Cholesky."""
-        return self.apply_inverse(self.factor(spd, ridge), right)
+        return self.apply_inverse(self.factor(spd, ridge, trace), right)
 
     def bmm(self, a: Tensor, b: Tensor) -> Tensor:
         """``a @ b`` for stacks of matrices."""

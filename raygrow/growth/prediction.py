@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from raygrow.architecture import Site
+from raygrow.architecture import AbstractReading, Site
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers.base import AbstractInitializer
 from raygrow.growth.meter import Meter
+from raygrow.growth.statistics import Fold, rows_of
 from raygrow.nn import Extension
 from raygrow.nn.activations import FUNCTIONS
+from raygrow.nn.layers import Layer
+from raygrow.nn.maps import map_of
+
+if TYPE_CHECKING:
+    from raygrow.growth.initializers.base import AbstractInitializer
 
 
 @dataclass(frozen=True)
@@ -38,33 +45,85 @@ class Prediction:
 
 
 def response(extension: Extension, site: Site, values: Mapping[str, Tensor], meter: Meter) -> dict[str, Tensor]:
-    """What the new weights add to the pre-activations of every target, given the values of every node; [n, size]."""
+    """What the new weights add to the pre-activations of every target, given the values of every node; [n, size, *grid]."""
     if extension.edge is not None:
-        (target,) = site.targets
-        read = values[site.sources[0]]
-        return {target: meter.mm(read, extension.edge.T.to(read))}
-    return fed(extension, hidden_values(extension, site, values, meter), meter)
+        (source,), (target,), (reading,) = site.sources, site.targets, site.reads
+        return {target: _read(values[source], reading, extension.edge, meter)}
+    return fed(extension, site, hidden_values(extension, site, values, meter), meter)
 
 
 def hidden_values(extension: Extension, site: Site, values: Mapping[str, Tensor], meter: Meter) -> Tensor:
-    """Values of the new units, [n, k]."""
+    """Values of the new units, [n, k, *value grid]. Batch norm begins as the identity."""
     assert site.activation is not None and extension.bias is not None
     total: Tensor | None = None
-    for source, block in extension.fan_in.items():
-        part = meter.mm(values[source], block.T.to(values[source]))
-        total = part + extension.bias.to(part) if total is None else total + part
+    for source, reading in zip(site.sources, site.reads, strict=True):
+        part = _read(
+            values[source], reading, extension.fan_in[source], meter, extension.bias if total is None else None
+        )
+        total = part if total is None else total + part
     assert total is not None
-    return FUNCTIONS[site.activation](total)
+    if site.plain:
+        return FUNCTIONS[site.activation](total)
+    return Layer(site.unit(len(extension.bias))).value(total)
 
 
-def fed(extension: Extension, hidden: Tensor, meter: Meter) -> dict[str, Tensor]:
-    """What new units of these values add to the pre-activations of every target, [n, size]."""
-    return {target: meter.mm(hidden, omega.T.to(hidden)) for target, omega in extension.fan_out.items()}
+def fed(extension: Extension, site: Site, hidden: Tensor, meter: Meter) -> dict[str, Tensor]:
+    """What new units of these values add to the pre-activations of every target, [n, size, *grid]."""
+    return {
+        target: _read(hidden, reading, extension.fan_out[target], meter)
+        for target, reading in zip(site.targets, site.feeds, strict=True)
+    }
 
 
-def derivative(deltas: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Tensor:
-    """Per-example inner product of the response with G, or with curvature samples, by node; [n]."""
-    return torch.stack([(gradients[target] * delta).sum(1) for target, delta in deltas.items()]).sum(0)
+def _read(values: Tensor, reading: AbstractReading, weight: Tensor, meter: Meter, bias: Tensor | None = None) -> Tensor:
+    grid = tuple(values.shape[2:])
+    meter.products += reading.flops(values.shape[1], grid, len(weight)) * len(values)
+    return map_of(reading, grid).read(values, weight.to(values), None if bias is None else bias.to(values))
+
+
+def hidden_rows(extension: Extension, site: Site, fold: Fold, meter: Meter, chunk: int = 64) -> dict[str, Tensor]:
+    """What each target reads of the new units, [rows, k x taps], one row for each of its own.
+
+    Args:
+        chunk: examples that go through together, so that maps of the units stay small.
+    """
+    parts: dict[str, list[Tensor]] = {target: [] for target in site.targets}
+    at = {target: fold.positions(fold.arch.by_name[target].grid) for target in site.targets}
+    for start in range(0, len(fold), chunk):
+        cut = slice(start, start + chunk)
+        values = {source: fold.values[source][cut] for source in site.sources}
+        hidden = hidden_values(extension, site, values, meter)
+        for target, reading in zip(site.targets, site.feeds, strict=True):
+            places = at[target]
+            parts[target].append(rows_of(hidden, reading, None if places is None else places[cut]))
+    return {target: torch.cat(rows) for target, rows in parts.items()}
+
+
+def response_rows(extension: Extension, site: Site, fold: Fold, meter: Meter) -> dict[str, Tensor]:
+    """``response`` at the positions that are looked at, [rows, size]."""
+    if extension.edge is not None:
+        (source,), (target,), (reading,) = site.sources, site.targets, site.reads
+        read = rows_of(fold.values[source], reading, fold.positions(site.grid))
+        return {target: meter.mm(read, extension.edge.flatten(1).T.to(read))}
+    read_by = hidden_rows(extension, site, fold, meter)
+    return {t: meter.mm(rows, extension.fan_out[t].flatten(1).T.to(rows)) for t, rows in read_by.items()}
+
+
+def derivative(deltas: Mapping[str, Tensor], gradients: Mapping[str, Tensor], fold: Fold) -> Tensor:
+    """Inner product of the response with G, or with curvature samples, by node, over all positions of an example; [n].
+
+    Args:
+        deltas, gradients: one row a position looked at; what was not looked at is taken to be alike.
+    """
+    total: Tensor | None = None
+    for target, delta in deltas.items():
+        part = (gradients[target] * delta).sum(1)
+        grid = fold.arch.by_name[target].grid
+        if grid:
+            part = part.view(len(fold), -1).mean(1) * prod(grid)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
 
 
 def predict(
@@ -91,18 +150,20 @@ def predict(
     curvatures: dict[int, list[Tensor]] = {k: [] for k in sizes}
     ways = ((halves[0], halves[1].fold), (halves[1], halves[0].fold))
     for learned, measured in ways if both_ways else ways[:1]:
-        extensions = initializer.extend(learned, site, sizes, generator, meter)
+        extensions = initializer.begin(learned, site, sizes, generator, meter)
         hidden: Tensor | None = None
-        if site.activation is not None:
+        if site.activation is not None and site.plain:
             # The units of a smaller size are the first of a larger one.
             hidden = hidden_values(extensions[max(sizes)], site, measured.values, meter)
         for k, extension in extensions.items():
-            if hidden is None:
+            if not site.plain:
+                deltas = response_rows(extension, site, measured, meter)
+            elif hidden is None:
                 deltas = response(extension, site, measured.values, meter)
             else:
-                deltas = fed(extension, hidden[:, :k], meter)
-            slopes[k].append(derivative(deltas, measured.gradients).double())
-            curvatures[k].append(derivative(deltas, measured.curvature).double().square())
+                deltas = fed(extension, site, hidden[:, :k], meter)
+            slopes[k].append(derivative(deltas, measured.gradients, measured).double())
+            curvatures[k].append(derivative(deltas, measured.curvature, measured).double().square())
     linear = site.activation is None
     return {k: _summary(slopes[k], torch.cat(curvatures[k]), linear) for k in sizes}
 

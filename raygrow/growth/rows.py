@@ -6,7 +6,7 @@ here is in terms of rows, whatever they are: values of a layer, or patches of an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -33,6 +33,11 @@ def ridge_for(trace: float, columns: int, rows: int, relative: float) -> float:
     """
     mean = trace / max(columns, 1)
     return mean * (relative if rows >= ROWS_PER_COLUMN * columns else columns / rows)
+
+
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Matrices of the same rows as one; a single one as it is."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 
 
 class Rows:
@@ -92,7 +97,7 @@ class Rows:
             gram = self.gram(meter)
             # The trace of b b^T / n and that of E[b b^T] are one number.
             trace = float(gram.diagonal().double().sum())
-            self._factors[key] = meter.factor(gram, ridge_for(trace, self.p, self.n, relative))
+            self._factors[key] = meter.factor(gram, ridge_for(trace, self.p, self.n, relative), trace)
         return self._factors[key]
 
     def coefficients(self, target: Tensor, meter: Meter, relative: float = UPDATE_RIDGE) -> Tensor:
@@ -142,7 +147,8 @@ class Rows:
             dual = self.n < columns
             gram = meter.mm(centred, centred.T) if dual else meter.mm(centred.T, centred).to(self._precision)
             gram = gram / self.n
-            ridge = ridge_for(float(gram.diagonal().double().sum()), columns, self.n, WHITENING_RIDGE)
+            trace = float(gram.diagonal().double().sum())
+            ridge = ridge_for(trace, columns, self.n, WHITENING_RIDGE)
             if dual:
                 values, vectors = meter.eigh(gram)
                 keep = values > max(RANK_TOLERANCE * float(values[-1]), torch.finfo(values.dtype).tiny)
@@ -152,7 +158,7 @@ class Rows:
                 spread = vectors * (self.n * values).rsqrt() * shrunk
                 self._white = z, centre, lambda u, bill: bill.mm(centred.T, bill.mm(spread, u))
             else:
-                factor = meter.factor(gram, ridge)
+                factor = meter.factor(gram, ridge, trace)
                 z = meter.apply_root(factor, centred.T).T.contiguous()
                 self._white = z, centre, lambda u, bill: bill.apply_root(factor, u, transposed=True)
         return self._white

@@ -8,17 +8,31 @@ it, and what nobody asks for is never multiplied.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
 
-from raygrow.architecture import INPUT, Architecture, forward_flops
+from raygrow.architecture import (
+    INPUT,
+    AbstractReading,
+    Architecture,
+    Grid,
+    Linear,
+    digest_seed,
+    forward_flops,
+)
 from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.meter import Meter
-from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows
-from raygrow.nn import Network
+from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows, side_by_side
+from raygrow.nn import Network, Trace
 from raygrow.nn.losses import AbstractLoss
+from raygrow.nn.maps import map_of
+
+RowsTable = dict[Hashable, Rows]
+"""By the nodes that are read, and for maps the readings and the positions too."""
 
 LARGEST_SINGLE = 1e9
 """Beyond this size of a value or a gradient the statistics are in float64: sums of products would overflow float32."""
@@ -36,12 +50,15 @@ class Sample:
     """
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x = torch.cat([x[0::2], x[1::2]])
+        self.rows = Rows(with_constant([torch.cat([x[0::2], x[1::2]])]))
+        # A view, so that passes and regressions read the same memory.
+        self.x = self.rows.matrix[:, :-1]
         self.y = torch.cat([y[0::2], y[1::2]])
         self.first = (len(x) + 1) // 2
         self.peak = float(self.x.abs().amax())
-        self.rows = Rows(_with_constant([self.x]))
         self.rows.split(self.first)
+        self._shaped: Tensor | None = None
+        self._positions: dict[tuple[Grid, int], Tensor] = {}
 
     def prepare(self, *, whitens: bool) -> Meter:
         """Solve now what growth will ask of the input's rows, for regressions or for whitening, and return the bill.
@@ -58,60 +75,145 @@ class Sample:
             self.rows.factor(UPDATE_RIDGE, bill)
         return bill
 
+    def positions(self, grid: Grid, most: int) -> Tensor:
+        """Flat positions of a grid, so many of each example, others in every one, the same in every round; [n, m]."""
+        if (grid, most) not in self._positions:
+            n, there = len(self), prod(grid)
+            # Seeded by what it is for: the same for every member with this sample, whoever asks first.
+            generator = torch.Generator().manual_seed(digest_seed("positions", *grid, n))
+            drawn = torch.rand(n, there, generator=generator).argsort(1)[:, :most].sort(1).values
+            self._positions[grid, most] = drawn.to(self.x.device)
+        return self._positions[grid, most]
+
+    def shaped(self, grid: Grid) -> Tensor:
+        """The examples as maps, [n, channels, *grid]."""
+        if self._shaped is None:
+            self._shaped = self.x.reshape(len(self), -1, *grid)
+        return self._shaped
+
     def __len__(self) -> int:
         return len(self.x)
+
+
+class AbstractMaps(ABC):
+    """What a fold of a network with positions asks for when it needs it."""
+
+    @abstractmethod
+    def positions(self, grid: Grid) -> Tensor:
+        """Flat positions of a grid that are looked at, [n, m]."""
+
+    @abstractmethod
+    def gradient(self, node: str) -> Tensor:
+        """G of a node at every position, [n, size, *grid]."""
 
 
 class Fold:
     """Examples as rows: the whole sample, or one of its halves.
 
     The rows stay because signs, refits on the true activation and cross-fitted predictions are not functions of second
-    moments; a few thousand rows of a small network are a few MB.
+    moments; a few thousand rows of a small network are a few MB. A vector is one row an example; of a map some positions are
+    looked at, and each is a row, examples before positions.
 
     Attributes:
-        arch: of the network.
-        values: of every node, [n, size].
-        gradients: G of the nodes that were asked for, [n, size].
-        curvature: backpropagated curvature samples (``AbstractLoss.curvature_sample``), [n, size]; empty unless asked for.
+        network: as it was when the examples went through it.
+        values: of every node, [n, size, *value grid].
+        gradients: G of the nodes that were asked for, [rows, size].
+        curvature: backpropagated curvature samples (``AbstractLoss.curvature_sample``), likewise; empty unless asked for.
+        cluster: rows that come from one example and are not independent: 1, or positions where a map was written in rows.
     """
 
     def __init__(
         self,
-        arch: Architecture,
+        network: Network,
         values: Mapping[str, Tensor],
         gradients: Mapping[str, Tensor],
         curvature: Mapping[str, Tensor],
-        rows: dict[tuple[str, ...], Rows],
+        rows: RowsTable,
+        maps: AbstractMaps | None = None,
         whole: tuple[Fold, int, int] | None = None,
+        cluster: int = 1,
     ) -> None:
-        self.arch, self.values, self.gradients, self.curvature = arch, values, gradients, curvature
-        self._rows, self._whole = rows, whole
+        self.network, self.values, self.gradients, self.curvature = network, values, gradients, curvature
+        self._rows, self._maps, self._whole = rows, maps, whole
+        self.cluster = cluster
 
     def __len__(self) -> int:
         return len(next(iter(self.values.values())))
 
+    @property
+    def arch(self) -> Architecture:
+        return self.network.arch
+
     def reads(self, sources: Sequence[str]) -> Rows:
-        """Rows that a unit with these sources reads, the constant last, [n, p2]."""
+        """Rows that a unit with these sources reads, vectors all, the constant last, [n, p2]."""
         if self._whole is not None:
             whole, half, first = self._whole
             return whole.reads(sources).split(first)[half]
         key = tuple(sources)
         if key not in self._rows:
-            self._rows[key] = Rows(_with_constant([self.values[source] for source in sources]))
+            read = [self.values[source] for source in sources] or [next(iter(self.values.values()))[:, :0]]
+            self._rows[key] = Rows(with_constant(read))
         return self._rows[key]
 
+    def positions(self, grid: Grid) -> Tensor | None:
+        """Flat positions of a grid that are looked at, [n, m]; None where it has none."""
+        if not grid:
+            return None
+        if self._whole is not None:
+            whole, half, first = self._whole
+            found = whole.positions(grid)
+            assert found is not None
+            return found[:first] if half == 0 else found[first:]
+        assert self._maps is not None
+        return self._maps.positions(grid)
+
+    def patches(self, sources: Sequence[str], readings: Sequence[AbstractReading], grid: Grid) -> Rows:
+        """Rows that a unit with these positions reads in this way, the constant last."""
+        if all(isinstance(reading, Linear) for reading in readings):
+            return self.reads(sources)
+        if self._whole is not None:
+            whole, half, first = self._whole
+            rows = whole.patches(sources, readings, grid)
+            return rows.split(first * (rows.n // len(whole)))[half]
+        key = (tuple(sources), tuple(readings), grid)
+        if key not in self._rows:
+            at = self.positions(grid)
+            values = [(self.values[source], reading) for source, reading in zip(sources, readings, strict=True)]
+            self._rows[key] = Rows(with_constant([rows_of(value, reading, at) for value, reading in values]))
+        return self._rows[key]
+
+    def into(self, target: str) -> Rows:
+        """Rows that a node reads already, the constant last."""
+        arch = self.arch
+        parents = arch.parents(target)
+        return self.patches(parents, [arch.readings[p, target] for p in parents], arch.by_name[target].grid)
+
+    def gradient_map(self, target: str) -> Tensor:
+        """G of a node at every position, [n, size, *grid]; a pass of its own where it has any."""
+        if not self.arch.by_name[target].grid:
+            return self.gradients[target]
+        if self._whole is not None:
+            whole, half, first = self._whole
+            return whole.gradient_map(target)[slice(0, first) if half == 0 else slice(first, None)]
+        assert self._maps is not None
+        return self._maps.gradient(target)
+
     def feeds(self, targets: Sequence[str]) -> Tensor:
-        """Functional gradients at what a unit with these targets feeds, side by side, [n, q]."""
-        parts = [self.gradients[target] for target in targets]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        """Functional gradients at what a unit with these targets feeds, side by side, [rows, q]."""
+        return side_by_side([self.gradients[target] for target in targets])
 
     def half(self, which: int, first: int) -> Fold:
-        """The rows before ``first``, or those from there on, as views."""
-        cut = slice(0, first) if which == 0 else slice(first, None)
+        """The examples before ``first``, or those from there on, as views."""
+        n = len(self)
+
+        def cut(rows: Tensor) -> Tensor:
+            at = first * (len(rows) // n)
+            return rows[:at] if which == 0 else rows[at:]
+
         values, gradients, curvature = (
-            {name: rows[cut] for name, rows in table.items()} for table in (self.values, self.gradients, self.curvature)
+            {name: cut(rows) for name, rows in table.items()} for table in (self.values, self.gradients, self.curvature)
         )
-        return Fold(self.arch, values, gradients, curvature, {}, (self, which, first))
+        return Fold(self.network, values, gradients, curvature, {}, whole=(self, which, first))
 
 
 class Statistics:
@@ -128,7 +230,7 @@ class Statistics:
 
 
 class Pass:
-    """A forward pass of a network on the statistics examples that follows the network's updates.
+    """A forward pass of a network of dense layers on the statistics examples that follows the network's updates.
 
     Products are in the network's precision; in float64 where a value or a gradient is so large that float32 would overflow.
 
@@ -142,16 +244,19 @@ class Pass:
             self.trace = network.trace(sample.x)
         meter.products += len(sample) * forward_flops(network.arch)
         self._large = False
-        self._rows: dict[tuple[str, ...], Rows] = {(INPUT,): sample.rows}
+        self._rows: RowsTable = {(INPUT,): sample.rows}
         self._check(sample.peak)
         self._watch(rows for name, rows in self.trace.values.items() if name != INPUT)
 
-    def rows(self, sources: Sequence[str]) -> Rows:
-        """What a unit with these sources reads, as the network is now."""
-        key = tuple(sources)
-        if key not in self._rows:
-            self._rows[key] = Rows(_with_constant([self._wide(self.trace.values[source]) for source in sources]))
-        return self._rows[key]
+    @property
+    def everything(self) -> Trace:
+        """A pass that keeps every node; of maps it is large."""
+        return self.trace
+
+    def into(self, target: str) -> Rows:
+        """Rows that a node reads, as the network is now."""
+        values = {source: self._wide(self.trace.values[source]) for source in self.network.arch.parents(target)}
+        return Fold(self.network, values, {}, {}, self._rows).into(target)
 
     def gradients(self, nodes: Collection[str], meter: Meter) -> dict[str, Tensor]:
         """G at the pre-activations of these nodes, each [n, size]."""
@@ -167,7 +272,7 @@ class Pass:
         self.trace = self.network.moved(self.trace, deltas)
         arch = self.network.arch
         changed = {node, *(name for name in arch.order if node in arch.ancestors(name))}
-        self._rows = {key: rows for key, rows in self._rows.items() if not changed & set(key)}
+        self._rows = {key: rows for key, rows in self._rows.items() if not changed & set(sources_of(key))}
         self._watch(self.trace.values[name] for name in changed)
 
     def statistics(self, nodes: Collection[str], meter: Meter, curvature: torch.Generator | None = None) -> Statistics:
@@ -183,7 +288,7 @@ class Pass:
             bends = backpropagate(self.network, self.trace, drawn, nodes, meter)
         values = {name: self._wide(rows) for name, rows in self.trace.values.items()}
         bends = {name: self._wide(rows) for name, rows in bends.items()}
-        return Statistics(Fold(self.network.arch, values, gradients, bends, self._rows), self.sample.first)
+        return Statistics(Fold(self.network, values, gradients, bends, self._rows), self.sample.first)
 
     def _watch(self, tensors: Iterable[Tensor]) -> None:
         self._check(float(torch.stack([rows.abs().amax() for rows in tensors]).amax()))
@@ -199,24 +304,30 @@ class Pass:
         return rows.double() if self._large else rows
 
 
-def collect(
-    network: Network,
-    x: Tensor,
-    y: Tensor,
-    loss: AbstractLoss,
-    generator: torch.Generator,
-    meter: Meter,
-) -> Statistics:
-    """Statistics of all sites, with curvature samples, of examples that no other call shares.
+def with_constant(values: Sequence[Tensor]) -> Tensor:
+    """Matrices of equally many rows side by side, and a column of ones."""
+    return torch.cat([*values, values[0].new_ones(len(values[0]), 1)], 1)
+
+
+def rows_of(values: Tensor, reading: AbstractReading, at: Tensor | None) -> Tensor:
+    """What the weight of a reading acts on, [n x positions, units x taps].
 
     Args:
-        x: [n, inputs], n >= 2.
-        y: labels [n] or targets [n, t].
-        generator: for the curvature samples.
+        values: [n, units, *grid].
+        at: positions of the target, [n, m]; None where it has none.
     """
-    nodes = [node.name for node in network.arch.nodes[1:]]
-    return Pass(network, Sample(x, y), loss, meter).statistics(nodes, meter, generator)
+    return map_of(reading, tuple(values.shape[2:])).rows(values, at).flatten(0, 1)
 
 
-def _with_constant(values: Sequence[Tensor]) -> Tensor:
-    return torch.cat([*values, torch.ones_like(values[0][:, :1])], 1)
+def picked(values: Tensor, at: Tensor | None) -> Tensor:
+    """A map [n, units, *grid] at positions [n, m], as rows [n x m, units]; a matrix [n, units] as it is."""
+    if at is None:
+        return values
+    flat = values.flatten(2)
+    return flat.gather(2, at.unsqueeze(1).expand(-1, flat.shape[1], -1)).transpose(1, 2).flatten(0, 1)
+
+
+def sources_of(key: Hashable) -> tuple[str, ...]:
+    """The nodes that rows of this key were taken from."""
+    assert isinstance(key, tuple)
+    return key[0] if isinstance(key[0], tuple) else key

@@ -13,7 +13,8 @@ from raygrow.growth.initializers.base import AbstractInitializer
 from raygrow.growth.line_search import LineSearch, Searched, line_search
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import response
-from raygrow.growth.statistics import Pass, Sample
+from raygrow.growth.statistics import Sample
+from raygrow.growth.sweep import passed
 from raygrow.nn import Extension, Network, graft
 from raygrow.nn.losses import AbstractLoss
 
@@ -61,9 +62,9 @@ def grow(
     site = move.place(network.arch)
     if site is None or type(move) not in initializer.supports:
         raise MoveError(f"{move!r}: {type(initializer).__name__} cannot begin the weights of this move")
-    statistics = Pass(network, sample, loss, meter).statistics(site.targets, meter)
+    statistics = passed(network, sample, loss, meter).statistics(site.targets, meter)
     residuals = Residuals(statistics.whole, meter)
-    extension = initializer.extend(residuals, site, (move.units,), generator, meter)[move.units]
+    extension = initializer.begin(residuals, site, (move.units,), generator, meter)[move.units]
     found = LineSearch(1.0, 0.0)
     if initializer.line_searched:
         extension, found = amplified(extension, site, Searched(network, *search, loss, meter), meter)

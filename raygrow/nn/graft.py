@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from raygrow.architecture import OUTPUT, AbstractMove, AddEdge, AddNode, Architecture, Hold, Widen
+from raygrow.architecture import OUTPUT, AbstractMove, AddEdge, Architecture, Hold, Site
 from raygrow.errors import MoveError
-from raygrow.nn.network import Network, bias_name, weight_name
+from raygrow.nn.layers import EPS
+from raygrow.nn.network import Network, bias_name, gain_name, moment_names, shift_name, weight_name
 
 
 @dataclass(frozen=True)
@@ -18,27 +19,30 @@ class Extension:
     """New weights of one move.
 
     Attributes:
-        fan_in: of new units, by source, each [k, source size].
+        fan_in: of new units, by source, each [k, source size] and the taps of the reading.
         bias: of new units, [k].
-        fan_out: of new units, by target, each [target size, k].
-        edge: the matrix of a new edge, [target size, source size]; then the others are empty.
+        fan_out: of new units, by target, each [target size, k] and the taps of the reading.
+        edge: the weight of a new edge, [target size, source size] and the taps; then the others are empty.
+        moments: mean and variance of the pre-activations of new units with batch norm, each [k].
+        rewritten: existing parameters that change with the growth, whole, by their names in ``state_dict``. Only for
+            initializers that share a unit's work among its offspring (Net2Net, splitting), where old and new weights
+            together compute the parent's function: any other change of existing weights is training.
     """
 
     fan_in: Mapping[str, Tensor] = field(default_factory=dict)
     bias: Tensor | None = None
     fan_out: Mapping[str, Tensor] = field(default_factory=dict)
     edge: Tensor | None = None
+    rewritten: Mapping[str, Tensor] = field(default_factory=dict)
+    moments: tuple[Tensor, Tensor] | None = None
 
     def scaled(self, factor: float) -> Extension:
         """The fan-out (or the edge) multiplied by ``factor``; the fan-in stays."""
-        return Extension(
-            self.fan_in,
-            self.bias,
-            {target: factor * w for target, w in self.fan_out.items()},
-            None if self.edge is None else factor * self.edge,
-        )
+        fan_out = {target: factor * w for target, w in self.fan_out.items()}
+        return replace(self, fan_out=fan_out, edge=None if self.edge is None else factor * self.edge)
 
 
+@torch.no_grad()
 def graft(network: Network, move: AbstractMove, extension: Extension) -> Network:
     """The network after ``move``: a new module; ``network`` is left as it was.
 
@@ -51,16 +55,19 @@ def graft(network: Network, move: AbstractMove, extension: Extension) -> Network
     grown = Network(move.apply(arch), dtype=like.dtype)
     if like.device.type != "cpu":
         grown.to(like.device)
-    new = {name: parameter.data for name, parameter in grown.named.items()}
-    for name, old in network.named.items():
-        new[name][tuple(slice(0, size) for size in old.shape)] = old.data
+    new = grown.named | grown.moments
+    for name, old in (network.named | network.moments).items():
+        place: torch.Tensor = new[name]
+        if place.shape != old.shape:
+            place = place[tuple(slice(0, size) for size in old.shape)]
+        place.copy_(extension.rewritten.get(name, old))
     for name, block, value in _blocks(arch, move, extension):
-        if new[name][block].shape != value.shape:
+        place = new[name][block]
+        if place.shape != value.shape:
             raise MoveError(
-                f"{move!r}: the extension of {name} must have shape {tuple(new[name][block].shape)}, "
-                f"but got {tuple(value.shape)}"
+                f"{move!r}: the extension of {name} must have shape {tuple(place.shape)}, but got {tuple(value.shape)}"
             )
-        new[name][block] = value.to(new[name])
+        place.copy_(value)
     return grown
 
 
@@ -75,16 +82,12 @@ def _blocks(arch: Architecture, move: AbstractMove, ext: Extension) -> list[tupl
     if isinstance(move, AddEdge):
         if ext.edge is None:
             raise MoveError(f"{move!r} needs the edge's matrix, but the extension has none")
-        return [(weight_name(move.source, move.target), (_ALL, _ALL), ext.edge)]
-    if isinstance(move, Widen):
-        node, first = move.node, arch.size(move.node)
-    elif isinstance(move, AddNode):
-        node, first = move.name_in(arch), 0
-    else:
-        raise MoveError(f"{move!r}: graft does not know this kind of move")
+        return [(weight_name(move.source, move.target), (_ALL,), ext.edge)]
+    node, first = move.landing(arch)
     if ext.bias is None:
         raise MoveError(f"{move!r} needs the bias of the new units, but the extension has none")
     site = move.place(arch)
+    assert site is not None
     for side, given, wanted in (("fan_in", ext.fan_in, site.sources), ("fan_out", ext.fan_out, site.targets)):
         if set(given) != set(wanted):
             raise MoveError(
@@ -92,10 +95,26 @@ def _blocks(arch: Architecture, move: AbstractMove, ext: Extension) -> list[tupl
             )
     new = slice(first, None)
     return [
-        *((weight_name(source, node), (new, _ALL), w) for source, w in ext.fan_in.items()),
+        *((weight_name(source, node), (new,), w) for source, w in ext.fan_in.items()),
         (bias_name(node), (new,), ext.bias),
         *((weight_name(node, target), (_ALL, new), w) for target, w in ext.fan_out.items()),
+        *_norm_blocks(move, ext, site, node, new),
     ]
+
+
+def _norm_blocks(
+    move: AbstractMove, ext: Extension, site: Site, node: str, new: slice
+) -> list[tuple[str, Block, Tensor]]:
+    """Batch norm of new units begins as the identity on the statistics examples: in training it would else undo the
+    scale of their fan-in (growth_math 1.7)."""
+    if site.norm != "batch":
+        return []
+    if ext.moments is None:
+        raise MoveError(f"{move!r} needs the moments of the new units, but the extension has none")
+    mean, variance = ext.moments
+    entries = (gain_name(node), (variance + EPS).sqrt()), (shift_name(node), mean)
+    running = zip(moment_names(node), ext.moments, strict=True)
+    return [(name, (new,), value) for name, value in (*entries, *running)]
 
 
 def clone(network: Network) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,17 +13,19 @@ import torch
 from raygrow.architecture import AbstractMove, Candidate, Site, Widen, digest_seed, forward_flops, legal_moves
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.line_search import Searched
+from raygrow.growth.measurements import AbstractMeasurement, Subject, measurement_named
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction, predict
-from raygrow.growth.statistics import Pass, Sample, Statistics
+from raygrow.growth.statistics import Sample, Statistics
 from raygrow.growth.step import amplified
+from raygrow.growth.sweep import passed
 from raygrow.growth.update import update_existing
 from raygrow.nn import Extension, Network
 from raygrow.population.plan import Member, kind_of
 from raygrow.population.tasks import Task
 from raygrow.strategies import Proposal, describe
 from raygrow.strategies.screen import PRIOR_FACTOR
-from raygrow.training import ExampleSets, example_order
+from raygrow.training import ExampleSets, example_order, metric_of
 
 if TYPE_CHECKING:
     from raygrow.population.worker import Worker
@@ -92,12 +95,18 @@ class Growing:
         loss = worker.data.loss
         rows = worker.data.search.take(torch.arange(min(SEARCH_ROWS, len(worker.data.search))))
         self.search = Searched(network, rows.x, rows.y, loss, meter)
-        self.passed = Pass(network, self.sample, loss, meter)
+        self.passed = passed(network, self.sample, loss, meter)
         self._whole: Residuals | None = None
 
     def update(self) -> None:
         """The dW* step, before the fork: control and candidates alike have it."""
         update_existing(self.passed, self.search, self.meter)
+
+    def metrics(self) -> tuple[float, float]:
+        """Accuracy (or R2) as the network is now, on the statistics examples and on ``search``."""
+        loss = self.worker.data.loss
+        train = metric_of(self.passed.trace.output, self.sample.y, loss)
+        return train, metric_of(self.search.trace.output, self.search.y, loss)
 
     def propose(self) -> Proposed:
         """Legal moves at the sites worth it, with a prediction where the strategy uses one and the initializer allows it."""
@@ -110,8 +119,11 @@ class Growing:
         for site, move in moves:
             sizes.setdefault(site, []).append(move.units)
         by_site: dict[Site, Mapping[int, Prediction | None]] = {}
-        if predicts and not blind:
-            statistics = self._measure(self._generator("curvature"))
+        measurements = {name: measurement_named(name)() for name in self.member.strategy.measures}
+        curved = any(measurement.curved for measurement in measurements.values())
+        predicted = predicts and not blind
+        statistics = self._measure(self._generator("curvature")) if predicted or curved else None
+        if predicted and statistics is not None:
             halves = [Residuals(fold, self.meter) for fold in statistics.folds]
             close = self._first_look(halves, moves)
             moves = [(site, move) for site, move in moves if site in close]
@@ -125,9 +137,31 @@ class Growing:
             candidate = Candidate(self.member.name, self.task.round, self.network.arch, move, initializer, seed)
             candidates[candidate.id] = candidate
             predictions[candidate.id] = by_site[site][move.units] if site in by_site else None
+        measured = self._measurements(measurements, moves) if measurements else {}
         share: Callable[[str], float] | None = self._residuals().share if predicts else None
-        proposals = [self._proposal(candidates[id], predictions[id], share) for id in sorted(candidates)]
+        proposals = [
+            self._proposal(candidates[id], predictions[id], share, measured.get(candidates[id].move, {}))
+            for id in sorted(candidates)
+        ]
         return Proposed(candidates, proposals, predictions)
+
+    def _measurements(
+        self, measurements: Mapping[str, AbstractMeasurement], moves: Sequence[tuple[Site, AbstractMove]]
+    ) -> dict[AbstractMove, dict[str, float]]:
+        """What the strategy asks to be measured, by move and name; what is undefined or not finite is absent."""
+        # Two nodes that stand beside each other are one site, but each has values of its own.
+        by_site: dict[tuple[Site, str | None], dict[int, AbstractMove]] = {}
+        for site, move in moves:
+            by_site.setdefault((site, site.node), {})[move.units] = move
+        found: dict[AbstractMove, dict[str, float]] = {move: {} for _, move in moves}
+        for (site, _), sizes in by_site.items():
+            seed = self._seed(str(site))
+            subject = Subject(site, sizes, self.passed, self._residuals(), self.member.initializer, seed, self.meter)
+            for name, measurement in measurements.items():
+                for size, value in measurement.measure(subject).items():
+                    if math.isfinite(value):
+                        found[sizes[size]][name] = value
+        return found
 
     def _predict(
         self, halves: Sequence[Residuals], site: Site, sizes: Sequence[int], both_ways: bool = True
@@ -156,7 +190,7 @@ class Growing:
             # As the strategies see it: a probe makes more of a move than its first step, and a bare prediction would
             # rank by price alone.
             values[site] = (PRIOR_FACTOR * found.gain if found else 0.0) - price * added
-        return set(sorted(values, key=lambda site: (-values[site], site))[:wanted])
+        return set(sorted(values, key=lambda site: (-values[site], str(site)))[:wanted])
 
     def build(self, shortlist: Sequence[Candidate]) -> dict[str, Extension]:
         """New weights of the shortlisted candidates. Where the line search finds no amplitude the move is dead."""
@@ -167,7 +201,7 @@ class Growing:
             assert site is not None
             size = candidate.move.units
             generator = torch.Generator().manual_seed(candidate.seed)
-            extension = initializer.extend(self._residuals(), site, (size,), generator, self.meter)[size]
+            extension = initializer.begin(self._residuals(), site, (size,), generator, self.meter)[size]
             if initializer.line_searched:
                 extension, found = amplified(extension, site, self.search, self.meter)
                 if found.scale == 0.0:
@@ -183,7 +217,7 @@ class Growing:
                 arch,
                 kinds=growth.moves,
                 units=growth.units,
-                activation=plan.network.activation,
+                palette=plan.network.palette,
                 max_flops=plan.budget.max_flops_per_example,
                 max_params=plan.budget.max_params,
             )
@@ -217,7 +251,11 @@ class Growing:
         return torch.Generator().manual_seed(self._seed(*parts))
 
     def _proposal(
-        self, candidate: Candidate, prediction: Prediction | None, share: Callable[[str], float] | None
+        self,
+        candidate: Candidate,
+        prediction: Prediction | None,
+        share: Callable[[str], float] | None,
+        measured: Mapping[str, float],
     ) -> Proposal:
         facts, task, plan = self.worker.facts, self.task, self.worker.plan
         site = candidate.move.place(candidate.parent)
@@ -246,4 +284,5 @@ class Growing:
             prediction.gain if prediction else None,
             prediction.p_value if prediction else None,
             describe(known, candidate.move.kind),
+            measured,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,11 +69,14 @@ class MemberRound:
         growing.update()
         proposed = growing.propose()
         candidates, proposals, predictions = proposed.candidates, proposed.proposals, proposed.predictions
+        train_metric, search_metric = growing.metrics()
+        self.situation = replace(self.situation, train_metric=train_metric, search_metric=search_metric)
+        seen = self.member.strategy.observe(head.strategy["state"], proposals, self.situation)
         # One stream a member and round: two members never draw alike, however their seeds are set.
         rng = np.random.default_rng(
             digest_seed("strategy", self.worker.plan.campaign.seed, self.member.name, self.task.round)
         )
-        shortlist = self.member.strategy.shortlist(proposals, self.situation, head.strategy["state"], rng)
+        shortlist = self.member.strategy.shortlist(proposals, self.situation, seen, rng)
         built = growing.build([candidates[p.id] for p in shortlist])
         probed = [(p, built[p.id]) for p in shortlist if p.id in built]
         grown = [(graft(network, candidates[p.id].move, extension), p) for p, extension in probed]
@@ -83,7 +87,7 @@ class MemberRound:
         probe = Probe(forks, data.train, data.search, data.validation, self.loss, self._probe_plan(), self.optimizer)
         results = probe.results((yield probe.lesson))
         why = self._why_nothing(proposals, shortlist, probed)
-        return self._judge(head, results, [p for p, _ in probed], candidates, predictions, mse, trained, why)
+        return self._judge(head, seen, results, [p for p, _ in probed], candidates, predictions, mse, trained, why)
 
     def _lesson(self, head: Checkpoint) -> Lesson:
         """Training before the probe."""
@@ -122,6 +126,7 @@ class MemberRound:
     def _judge(
         self,
         head: Checkpoint,
+        seen: Any,
         results: Sequence[ForkResult],
         probed: Sequence[Proposal],
         candidates: Mapping[str, Candidate],
@@ -131,7 +136,6 @@ class MemberRound:
         why: str,
     ) -> Report:
         worker, strategy = self.worker, self.member.strategy
-        state = head.strategy["state"]
         control, forks = results[0], results[1:]
         costs = Costs(trained, self.meter.products, self.meter.solves, sum(r.flops for r in results))
         if not control.finite:
@@ -150,11 +154,11 @@ class MemberRound:
                 result.search.losses,
                 self._nats_per_loss(mse),
             )
-            row = self._row(candidates[proposal.id], proposal, predictions[proposal.id], evidence, result, state)
+            row = self._row(candidates[proposal.id], proposal, predictions[proposal.id], evidence, result, seen)
             rows.append((row, result))
             if result.finite:
                 outcomes.append(Outcome(proposal, evidence.gain, evidence.gain_stderr))
-        learned = strategy.learn(state, outcomes, self.situation)
+        learned = strategy.learn(seen, outcomes, self.situation)
         saved = {"kind": kind_of(strategy), "state": learned}
         keep_all = worker.plan.checkpoints.keep == "all"
         for row, result in rows:
@@ -213,6 +217,7 @@ class MemberRound:
             "newborn_gradient_ratio": result.newborn_gradient_ratio,
             "probe_train_flops": result.flops,
             "features": list(proposal.features),
+            "measurements": dict(proposal.measurements),
         }
 
     def _report(

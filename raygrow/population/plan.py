@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
-from raygrow.architecture import ACTIVATIONS, GROWING_MOVES, Architecture, forward_flops
+from raygrow.architecture import ACTIVATIONS, GROWING_MOVES, Architecture, Palette, forward_flops
 from raygrow.data import AbstractSource
 from raygrow.growth.initializers import AbstractInitializer
+from raygrow.growth.measurements import measurement_named
 from raygrow.nn import NewMoments, NewRate, OptimizerKind, OptimizerPlan
 from raygrow.population.pool_plan import PoolPlan, Section, check_least
 from raygrow.population.selection import AbstractSelection, Auction
@@ -73,6 +74,11 @@ class NetworkPlan(Section):
         known = [name for name in ACTIVATIONS if name != "identity"]
         if self.activation not in known:
             raise ValueError(f"`activation` must be one of {', '.join(known)}, but got {self.activation!r}")
+
+    @property
+    def palette(self) -> Palette:
+        """What new nodes are made of."""
+        return Palette(self.activation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +203,8 @@ class Member(Section):
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise ValueError(f"`name` takes letters, digits, dots, dashes and underscores, but got {self.name!r}")
         check_least(0, seed=self.seed)
+        for measurement in self.strategy.measures:
+            measurement_named(measurement)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What an addition strategy is: whether, where and how much to grow. It sees numbers only, never a model.
 
-A round asks it three things in turn: a shortlist of the proposals worth a probe, a verdict on each probed one, and what it
-learns from the outcomes. What it learns is a plain JSON state that travels with the checkpoint and the ledger.
+A round lets it observe what is on offer, then asks it three things in turn: a shortlist of the proposals worth a probe, a
+verdict on each probed one, and what it learns from the outcomes. What it observes and learns is a plain JSON state that travels
+with the checkpoint and the ledger.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +32,7 @@ class Proposal:
         predicted_gain: cross-fitted first-order prediction, in the units of the loss; None without one.
         p_value: one-sided, of the prediction; None without one.
         features: state vector of a policy, named by ``FEATURES``; None for what was not measured.
+        measurements: by name, those that the strategy asks for (``AbstractStrategy.measures``); absent where undefined.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Proposal:
     predicted_gain: float | None
     p_value: float | None
     features: tuple[float | None, ...]
+    measurements: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class Situation:
         candidates: K, the most candidates that may be probed.
         price: loss per added FLOP that a move must beat.
         constant_loss: loss of the best constant prediction, the natural unit of gains.
+        train_metric, search_metric: accuracy (regression: R2) of the network that may grow, on the statistics examples and on
+            ``search``: what schedules read. Validation is for verdicts alone.
     """
 
     round: int
@@ -61,6 +66,8 @@ class Situation:
     candidates: int
     price: float
     constant_loss: float
+    train_metric: float = 0.0
+    search_metric: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -130,14 +137,21 @@ class AbstractStrategy(ABC):
     Attributes:
         predicts: whether its shortlist reads predictions. For one that does not none is made: ``predicted_gain``, ``p_value``
             and the features that come from the statistics are then None.
+        measures: names of the measurements (``raygrow.growth.measurements``) that it reads, or ``module:Class`` of a user's
+            own. Nothing else is measured.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "use_attribute_docstrings": True}
     predicts: ClassVar[bool] = True
+    measures: ClassVar[tuple[str, ...]] = ()
 
     def initial_state(self, constant_loss: float) -> State:
         """What the strategy knows before the first round; plain JSON."""
         return {}
+
+    def observe(self, state: State, proposals: Sequence[Proposal], situation: Situation) -> State:
+        """The state with what a round shows before anything is chosen; the other three are given this state."""
+        return state
 
     @abstractmethod
     def shortlist(

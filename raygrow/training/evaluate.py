@@ -49,13 +49,15 @@ def score(network: Network, data: Examples, loss: AbstractLoss) -> Score:
     """Evaluate a network on a split."""
     output = outputs_of(network, data.x)
     losses = loss.per_example(output, data.y).double().cpu().numpy()
+    return Score(losses, metric_of(output, data.y, loss), len(data) * forward_flops(network.arch))
+
+
+def metric_of(output: Tensor, y: Tensor, loss: AbstractLoss) -> float:
+    """Accuracy, or R2 as the uniform average over targets, of outputs [n, outputs]."""
     if loss.task == "classification":
-        metric = float((output.argmax(-1) == data.y).double().mean())
-    else:
-        y = data.y.double()
-        residual = (output.double() - y).square().sum(0)
-        spread = (y - y.mean(0)).square().sum(0)
-        # A target that does not vary in this split: 1 when predicted exactly, else 0 (scikit-learn's convention).
-        ratio = torch.where(spread > 0, 1 - residual / spread, (residual == 0).double())
-        metric = float(ratio.mean())
-    return Score(losses, metric, len(data) * forward_flops(network.arch))
+        return float((output.argmax(-1) == y).double().mean())
+    y = y.double()
+    residual = (output.double() - y).square().sum(0)
+    spread = (y - y.mean(0)).square().sum(0)
+    # A target that does not vary in this split: 1 when predicted exactly, else 0 (scikit-learn's convention).
+    return float(torch.where(spread > 0, 1 - residual / spread, (residual == 0).double()).mean())

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from raygrow.architecture import training_flops
+from raygrow.architecture import Architecture, forward_flops, training_flops
 from raygrow.nn import Network, OptimizerPlan, State, clone
 from raygrow.nn.losses import AbstractLoss
+from raygrow.training.autograd import CALIBRATED, AutogradPack
 from raygrow.training.examples import Examples
 from raygrow.training.pack import Pack
 from raygrow.training.store import Fork
@@ -43,14 +44,26 @@ class Lesson:
     @property
     def flops(self) -> int:
         """What training takes, as if each fork were trained alone."""
-        return sum(map(len, self.orders)) * sum(training_flops(fork.network.arch) for fork in self.forks)
+        return sum(self.flops_of(fork.network.arch) for fork in self.forks)
+
+    def flops_of(self, arch: Architecture) -> int:
+        """What training one fork of this architecture takes."""
+        trained = sum(map(len, self.orders)) * training_flops(arch)
+        if not self.averaged or all(node.norm != "batch" for node in arch.nodes):
+            return trained
+        return trained + sum(min(len(order), CALIBRATED) for order in self.orders) * forward_flops(arch)
+
+    @property
+    def plain(self) -> bool:
+        """Whether every fork is made of dense layers alone, which train packed."""
+        return all(fork.network.arch.plain for fork in self.forks)
 
     @property
     def rhythm(self) -> Hashable:
         """Lessons of one rhythm can share their steps."""
         like = self.forks[0].network
         return (
-            tuple(map(len, self.orders)), self.batch_size, self.loss, self.optimizer, self.anneal, self.averaged,
+            self.plain, tuple(map(len, self.orders)), self.batch_size, self.loss, self.optimizer, self.anneal, self.averaged,
             next(like.parameters()).dtype, self.data.x.device,
         )  # fmt: skip
 
@@ -80,7 +93,8 @@ def teach(lessons: Sequence[Lesson]) -> list[list[Learned]]:
     for members in together.values():
         given = [lessons[i] for i in members]
         first = given[0]
-        pack = Pack([lesson.forks for lesson in given], first.loss, first.optimizer, first.averaged)
+        engine = Pack if first.plain else AutogradPack
+        pack = engine([lesson.forks for lesson in given], first.loss, first.optimizer, first.averaged)
         steps = sum(math.ceil(len(order) / first.batch_size) for order in first.orders) if first.anneal else 0
         networks = [[clone(fork.network) for fork in lesson.forks] for lesson in given]
         for segment in range(len(first.orders)):

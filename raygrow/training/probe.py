@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raygrow.architecture import training_flops
 from raygrow.nn import Network, OptimizerPlan, State
 from raygrow.nn.losses import AbstractLoss
 from raygrow.training.evaluate import Score, score
@@ -109,12 +108,12 @@ class Probe:
 
     def results(self, learned: Sequence[Learned]) -> list[ForkResult]:
         """Measure what ``teach`` made of the forks."""
-        trained = sum(map(len, self.lesson.orders))
         found = []
         for fork, blocks in zip(learned, self._blocks, strict=True):
             whole = score(fork.network, self._validation, self._loss)
             on_search = score(fork.network, self._search, self._loss)
-            flops = trained * training_flops(fork.network.arch) + sum(b.flops for b in (*blocks, whole, on_search))
+            spent = sum(b.flops for b in (*blocks, whole, on_search))
+            flops = self.lesson.flops_of(fork.network.arch) + spent
             losses = tuple(block.losses for block in blocks)
             found.append(
                 ForkResult(fork.network, fork.state, fork.newborn_gradient_ratio, losses, whole, on_search, flops)

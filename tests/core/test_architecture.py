@@ -27,6 +27,7 @@ from raygrow.architecture import (
     Edge,
     Hold,
     Node,
+    Palette,
     Site,
     Widen,
     backward_flops,
@@ -150,7 +151,7 @@ def test_different_architectures_have_different_ids() -> None:
     base = chain(6, 4, 4, 2)
     relu = Architecture((base.nodes[0], Node("h1", 4, "relu"), *base.nodes[2:]), base.edges)
     others = [base, relu, chain(6, 5, 4, 2), chain(6, 4, 5, 2), chain(6, 4, 2), AddEdge(INPUT, OUTPUT).apply(base)]
-    moves = legal_moves(base, kinds=KINDS, units=(1, 2), activation="relu")
+    moves = legal_moves(base, kinds=KINDS, units=(1, 2), palette=Palette("relu"))
     archs = {arch.canonical(): arch.arch_id for arch in [*others, *SEVERAL, *(move.apply(base) for move in moves)]}
     assert len(archs) > 25
     assert len(set(archs.values())) == len(archs)
@@ -241,16 +242,16 @@ def by_hand(arch: Architecture, units: Sequence[int], activation: str) -> set[Ab
 @pytest.mark.parametrize("arch", SEVERAL, ids=lambda arch: arch.arch_id)
 def test_legal_moves_are_those_found_by_brute_force(arch: Architecture) -> None:
     expected = by_hand(arch, (2, 5), "relu")
-    moves = legal_moves(arch, kinds=KINDS, units=(5, 2, 5), activation="relu")
+    moves = legal_moves(arch, kinds=KINDS, units=(5, 2, 5), palette=Palette("relu"))
     assert len(moves) == len(expected)
     assert set(moves) == expected
     assert list(moves) == sorted(moves, key=lambda move: (move.kind, move.site, move.units))
     assert len({move.key for move in moves}) == len(moves)
     assert moves == legal_moves(
-        Architecture.from_json(arch.to_json()), kinds=KINDS[::-1], units=(2, 5), activation="relu"
+        Architecture.from_json(arch.to_json()), kinds=KINDS[::-1], units=(2, 5), palette=Palette("relu")
     )
     for kind in KINDS:
-        of_kind = legal_moves(arch, kinds=(kind,), units=(2, 5), activation="relu")
+        of_kind = legal_moves(arch, kinds=(kind,), units=(2, 5), palette=Palette("relu"))
         assert of_kind == tuple(move for move in moves if move.kind == kind)
 
 
@@ -263,11 +264,11 @@ def test_legal_moves_stay_within_the_budgets(arch: Architecture) -> None:
     most_flops, most_params = sorted(flops.values())[len(every) // 2], sorted(count.values())[len(every) // 3]
     within = {move for move in every if flops[move] <= most_flops and count[move] <= most_params}
     found = legal_moves(
-        arch, kinds=KINDS, units=(1, 3), activation="tanh", max_flops=most_flops, max_params=most_params
+        arch, kinds=KINDS, units=(1, 3), palette=Palette("tanh"), max_flops=most_flops, max_params=most_params
     )
     assert set(found) == within
     assert 0 < len(within) < len(every)
-    assert legal_moves(arch, kinds=KINDS, units=(1,), activation="tanh", max_flops=forward_flops(arch)) == ()
+    assert legal_moves(arch, kinds=KINDS, units=(1,), palette=Palette("tanh"), max_flops=forward_flops(arch)) == ()
 
 
 @pytest.mark.parametrize("arch", [LINEAR, chain(3, 2, 2, 2), a_network("tanh").arch, random_dag(1)])
@@ -284,7 +285,7 @@ def test_a_node_between_any_sets_is_legal_iff_the_graph_stays_acyclic(arch: Arch
         if ok:
             legal += 1
             after = move.apply(arch)
-            name = move.name_in(arch)
+            name = move.landing(arch)[0]
             assert set(after.parents(name)) == set(sources)
             assert set(after.children(name)) == set(targets)
             assert set(arch.edges) < set(after.edges)
@@ -326,7 +327,7 @@ def test_an_illegal_move_is_refused_by_name(move: AbstractMove, named: str) -> N
 
 @pytest.mark.parametrize("arch", SEVERAL, ids=lambda arch: arch.arch_id)
 def test_added_costs_are_the_difference_and_the_closed_form(arch: Architecture) -> None:
-    for move in legal_moves(arch, kinds=KINDS, units=(1, 4), activation="relu"):
+    for move in legal_moves(arch, kinds=KINDS, units=(1, 4), palette=Palette("relu")):
         grown = move.apply(arch)
         candidate = Candidate("m", 1, arch, move, "tiny", 7)
         assert candidate.arch == grown
@@ -344,7 +345,7 @@ def test_new_nodes_get_the_next_name_and_keep_the_old_ones() -> None:
     arch = LINEAR
     for number in range(1, 5):
         move = AddNode((INPUT,), (OUTPUT,), number, "tanh")
-        assert move.name_in(arch) == f"h{number}"
+        assert move.landing(arch)[0] == f"h{number}"
         before, arch = arch, move.apply(arch)
         assert arch.nodes[:-2] == before.nodes[:-1]
         assert arch.nodes[-1] == before.nodes[-1]
@@ -359,7 +360,7 @@ def test_hold_changes_nothing() -> None:
         assert hold.units == 0
         candidate = Candidate("m", 1, arch, hold, "tiny", 0)
         assert candidate.added_flops == candidate.added_params == 0
-        assert hold not in legal_moves(arch, kinds=[move.kind for move in MOVES], units=(2,), activation="relu")
+        assert hold not in legal_moves(arch, kinds=[move.kind for move in MOVES], units=(2,), palette=Palette("relu"))
     assert Hold not in GROWING_MOVES
 
 
@@ -398,7 +399,7 @@ def test_candidates_go_to_json_and_back() -> None:
 
 def test_candidate_ids_are_unique_in_a_campaign_and_sort_by_round() -> None:
     parent = a_network("relu").arch
-    moves = legal_moves(parent, kinds=KINDS, units=(1, 2, 16), activation="relu")
+    moves = legal_moves(parent, kinds=KINDS, units=(1, 2, 16), palette=Palette("relu"))
     ids = [Candidate(m, r, parent, move, "tiny", 0).id for m in ("a", "b") for r in (1, 2, 10) for move in moves]
     assert len(set(ids)) == len(ids) == 6 * len(moves)
     assert sorted(f"a/{r:04d}" for r in (10, 2)) == [i[:6] for i in (ids[len(moves)], ids[2 * len(moves)])]

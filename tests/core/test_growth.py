@@ -33,8 +33,9 @@ from raygrow.growth.line_search import LineSearch, Searched, line_search
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction, derivative, predict, response
 from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows, ridge_for
-from raygrow.growth.statistics import Fold, Pass, Sample, Statistics, collect
+from raygrow.growth.statistics import Fold, Pass, Sample, Statistics
 from raygrow.growth.step import amplified
+from raygrow.growth.sweep import collect
 from raygrow.growth.update import update_existing
 from raygrow.nn import Extension, Network, OptimizerPlan, bias_name, clone, graft, weight_name
 from raygrow.nn.losses import LOSSES, AbstractLoss, CrossEntropy, MeanSquaredError
@@ -183,7 +184,7 @@ def test_a_pass_follows_the_updates_of_its_network() -> None:
     nodes = [node.name for node in network.arch.nodes[1:]]
     passed.statistics(nodes, Meter())
     for name in nodes:
-        passed.rows(network.arch.parents(name)).gram(Meter())
+        passed.into(name).gram(Meter())
     assert all(scale > 0 for scale in update_existing(passed, search, Meter()).values())
     found = passed.statistics(nodes, Meter()).whole
     fresh = Pass(network, Sample(*some_examples("classification", 300)), loss, Meter()).statistics(nodes, Meter()).whole
@@ -806,7 +807,7 @@ def test_gradmax_has_the_largest_fan_in_gradient(move: AbstractMove, k: int) -> 
         grown = graft(network, move, Extension(extension.fan_in, extension.bias, fan_out))
         gradients = torch.autograd.grad(CrossEntropy().mean(grown(x), y), list(grown.parameters()))
         total = 0.0
-        name = move.node if isinstance(move, Widen) else move.name_in(network.arch)  # type: ignore[attr-defined]
+        name, _ = move.landing(network.arch)
         reads = {bias_name(name), *(weight_name(s, name) for s in site.sources)}
         for (entry, _), gradient in zip(grown.named_parameters(), gradients, strict=True):
             if entry in reads:
@@ -941,7 +942,7 @@ def test_predictions_in_sample_are_biased(null_cases: list[Statistics]) -> None:
         whole = statistics.whole
         extension = extension_of(Tiny(), residuals(whole), AddEdge(INPUT, OUTPUT), 1)
         site = place(AddEdge(INPUT, OUTPUT), whole.arch)
-        d = derivative(response(extension, site, whole.values, Meter()), whole.gradients)
+        d = derivative(response(extension, site, whole.values, Meter()), whole.gradients, whole)
         derivatives.append(float(d.mean()))
         significant += float(d.mean() / d.std()) * math.sqrt(len(d)) > 1.645
     assert significant > 54

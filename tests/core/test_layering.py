@@ -46,6 +46,8 @@ THIRD: dict[str, str | tuple[str, ...]] = {
     "click": "cli.py",
     "pydantic": "config.py",
     "yaml": ("config.py", "document.py"),
+    "PIL": "data/images.py",
+    "torchvision": "data/images.py",
 }
 """Where each may be imported: the beginning of the path."""
 

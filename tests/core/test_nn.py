@@ -31,7 +31,7 @@ from raygrow.growth.initializers import Tiny
 from raygrow.growth.line_search import Searched, line_search
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import response
-from raygrow.growth.statistics import collect
+from raygrow.growth.sweep import collect
 from raygrow.nn import (
     BORN,
     MOMENTS,

@@ -23,6 +23,7 @@ from raygrow.architecture import (
     Architecture,
     Edge,
     Node,
+    Palette,
     Widen,
     legal_moves,
     training_flops,
@@ -131,7 +132,7 @@ def forks_of(arch: Architecture, plan: OptimizerPlan, dtype: torch.dtype, new: s
     """The control and every legal growing move in these sizes, with the state that each would carry."""
     control = drawn(arch, 1, dtype)
     state = a_state(control, plan, 2)
-    moves = legal_moves(arch, kinds=[m.kind for m in GROWING_MOVES], units=units, activation=new)
+    moves = legal_moves(arch, kinds=[m.kind for m in GROWING_MOVES], units=units, palette=Palette(new))
     assert {type(move) for move in moves} == set(GROWING_MOVES)
     grown = [drawn(move.apply(arch), 3 + i, dtype) for i, move in enumerate(moves)]
     return [Fork(control, state), *(Fork(net, carry_state(state, net)) for net in grown)]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from torch import Tensor
 from raygrow.architecture import AbstractMove, Site
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.meter import Meter
+from raygrow.growth.refit import refitted
+from raygrow.growth.unrolled import Taps, unroll
 from raygrow.nn import Extension
 
 
@@ -27,12 +30,14 @@ class AbstractInitializer(ABC):
         supports: the moves it can initialise.
         whitens: whether it reads whitened rows; those of the input are then prepared once a campaign.
         line_searched: whether its fan-out is scaled by a line search on ``search`` before the probe.
+        taps: of kernels that read its units on a map, those it gives weights to: all, or the centre and a refit of all.
     """
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "use_attribute_docstrings": True}
     supports: ClassVar[frozenset[type[AbstractMove]]]
     whitens: ClassVar[bool] = False
     line_searched: ClassVar[bool]
+    taps: ClassVar[Taps] = "all"
 
     @abstractmethod
     def preserves_function(self, activation: str) -> bool:
@@ -42,12 +47,38 @@ class AbstractInitializer(ABC):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        """New weights of a move at ``site`` in each of ``sizes`` (units; ``(0,)`` for an edge).
+        """New weights of a move between vectors at ``site`` in each of ``sizes`` (units; ``(0,)`` for an edge).
 
         What it asks of ``residuals`` is what is multiplied and solved.
         Sizes share their draws and their directions: the first k units of a larger extension read what the k units
         of a smaller one read, so that sizes are compared on the same ground and the solves are paid for once.
         """
+
+    @final
+    def begin(
+        self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
+    ) -> Mapping[int, Extension]:
+        """``extend`` at any site: one on maps is written in rows first, and its weights folded back into kernels."""
+        if site.plain:
+            return self.extend(residuals, site, sizes, generator, meter)
+        unrolled = unroll(residuals, site, self.taps, meter)
+        written = self.extend(unrolled.residuals, unrolled.site, sizes, generator, meter)
+        found = {k: unrolled.restore(extension) for k, extension in written.items()}
+        if self.taps == "centre" and site.activation is not None:
+            found = refitted(residuals, site, found, sizes, meter)
+        if site.norm == "batch":
+            read = unrolled.residuals.fold.reads(unrolled.site.sources).matrix
+            found = {k: _with_moments(extension, written[k], read, meter) for k, extension in found.items()}
+        return found
+
+
+def _with_moments(extension: Extension, written: Extension, read: Tensor, meter: Meter) -> Extension:
+    """With the moments of the new units' pre-activations on the rows that they read."""
+    assert written.bias is not None
+    (fan_in,) = written.fan_in.values()
+    before = meter.mm(read[:, :-1], fan_in.T.to(read)) + written.bias.to(read)
+    variance, mean = torch.var_mean(before, 0, correction=0)
+    return replace(extension, moments=(mean, variance))
 
 
 def split_fan_in(site: Site, residuals: Residuals, alpha: Tensor) -> tuple[dict[str, Tensor], Tensor]:

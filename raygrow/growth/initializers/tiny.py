@@ -15,9 +15,12 @@ from raygrow.growth.bottleneck import Residuals, leading
 from raygrow.growth.curvature import CURVED_OUTPUTS, curved_directions, worth_searching
 from raygrow.growth.initializers.base import AbstractInitializer, split_fan_in
 from raygrow.growth.meter import Meter
-from raygrow.growth.rows import REFIT_RIDGE, ridge_for
+from raygrow.growth.refit import Refit
+from raygrow.growth.rows import side_by_side
 from raygrow.nn import Extension
 from raygrow.nn.activations import FUNCTIONS
+
+INFLATION_ROWS = 2048
 
 FAINT = 0.5
 """A direction of less than this share of what pure noise reaches was projected out: what is left of it says nothing."""
@@ -45,6 +48,7 @@ class Tiny(AbstractInitializer):
     supports = frozenset({Widen, AddNode, AddEdge})
     whitens = True
     line_searched = True
+    taps = "centre"
 
     kind: Literal["tiny"] = "tiny"
     curved: bool = True
@@ -59,16 +63,19 @@ class Tiny(AbstractInitializer):
         rows = residuals.fold.reads(site.sources).matrix
         if site.activation is None:
             (target,) = site.targets
-            refit = _Refit.of(residuals, site, rows[:, :-1], meter)
-            return {0: Extension(edge=refit.fan_out(rows.shape[1] - 1, meter)[target])}
+            refit = Refit.of(residuals, {target: rows[:, :-1]}, meter)
+            return {0: Extension(edge=refit.fan_out(1.0, meter)[target])}
         alpha = self._directions(residuals, site, max(sizes), generator, meter)
         before = meter.mm(rows, alpha.T)
-        scale = before.square().mean(0).sqrt().clamp_min(1e-12)
+        scale = _rms(before).clamp_min(1e-12)
         sign, hidden = _signed(before / scale, residuals, site, meter)
         fan_in, bias = split_fan_in(site, residuals, alpha * (sign / scale)[:, None])
-        refit = _Refit.of(residuals, site, hidden, meter)
+        refit = Refit.of(residuals, dict.fromkeys(site.targets, hidden), meter)
+        most = len(alpha)
         return {
-            k: Extension({source: block[:k] for source, block in fan_in.items()}, bias[:k], refit.fan_out(k, meter))
+            k: Extension(
+                {source: block[:k] for source, block in fan_in.items()}, bias[:k], refit.fan_out(k / most, meter)
+            )
             for k in sizes
         }
 
@@ -79,9 +86,12 @@ class Tiny(AbstractInitializer):
         assert site.activation is not None
         rows = residuals.fold.reads(site.sources)
         if not _blind(residuals, site):
-            alpha = torch.cat(_linear_directions(residuals, site, most, generator, meter))[:most]
+            alpha = _linear_directions(residuals, site, most, generator, meter)
         elif self.curved and rows.p > 1 and worth_searching(rows.p - 1, rows.n):
             outputs = residuals.strongest(site.targets, min(most, CURVED_OUTPUTS), generator)
+            if residuals.fold.cluster > 1:
+                spread, along = outputs
+                outputs = spread * _inflation(rows.matrix, along, residuals.fold.cluster), along
             curved = curved_directions(rows.whitened(meter), *outputs, most, generator, meter)
             alpha = _kinked(rows.reading(curved, meter), site.activation)[:most]
         else:
@@ -102,24 +112,42 @@ def _blind(residuals: Residuals, site: Site) -> bool:
     return all(set(site.sources) <= set(arch.parents(target)) for target in site.targets)
 
 
-def _linear_directions(
-    residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter
-) -> tuple[Tensor, Tensor]:
-    """Directions of the linearised theory above the noise floor (growth_math 1.2), and faint ones below it; [m, p2] each."""
+def _linear_directions(residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter) -> Tensor:
+    """Directions of the linearised theory above the noise floor (growth_math 1.2), then faint ones below it; [m, p2]."""
     rows = residuals.fold.reads(site.sources)
     found = leading(residuals, site.sources, site.targets, most, generator, meter)
     # Without signal sqrt(n) S^-1/2 N v is p2 entries whose variance is that of G_perp v, and the best v makes use of chance in
     # every output: Chevet's bound on the largest singular value, sqrt(p2) + sqrt(q) where the outputs are alike.
-    noise = residuals.along(found.right, site.targets).square().mean(0).sqrt() * math.sqrt(min(rows.varying, rows.n))
-    total = sum(float(residuals.fold.gradients[target].square().sum()) for target in site.targets) / rows.n
-    size = math.sqrt(rows.n) * found.values
-    clear = (size > noise + math.sqrt(total)) & (size > 0)
-    faint = ~clear & (size > FAINT * noise) & (size > 0)
-    if rows.whole is not None:
-        # In a half of the examples they would be a linear map learned from noise, nearly the same from either half, and
-        # predictions would stand out where there is nothing to find.
-        faint[:] = False
-    return found.read[:, clear].T, found.read[:, faint].T
+    along = residuals.along(found.right, site.targets)
+    deviation = _rms(along) * math.sqrt(min(rows.varying, rows.n))
+    if residuals.fold.cluster > 1:
+        deviation = deviation * _inflation(rows.matrix, along, residuals.fold.cluster)
+    noise = deviation.tolist()
+    outputs = float(torch.linalg.vector_norm(residuals.fold.feeds(site.targets))) / math.sqrt(rows.n)
+    size = (math.sqrt(rows.n) * found.values).tolist()
+    clear = [i for i, s in enumerate(size) if s > noise[i] + outputs and s > 0]
+    # In a half of the examples faint ones would be a linear map learned from noise, nearly the same from either half, and
+    # predictions would stand out where there is nothing to find.
+    faint = [i for i, s in enumerate(size) if s > FAINT * noise[i] and s > 0 and rows.whole is None and i not in clear]
+    return found.read[:, clear + faint].T
+
+
+def _rms(columns: Tensor) -> Tensor:
+    """Of every column of [n, m], [m]."""
+    return columns.square().mean(0).sqrt()
+
+
+def _inflation(rows: Tensor, along: Tensor, cluster: int) -> Tensor:
+    """How much larger noise is in means of z g than independent rows would make it, by direction: rows of one example are
+    alike (the design effect of cluster sampling, Kish 1965). A few thousand rows, each column to its own scale, tell it."""
+    some = min(len(rows), INFLATION_ROWS // cluster * cluster)
+    white = rows[:some, :-1] - rows[:some, :-1].mean(0)
+    white = white / white.square().mean(0).sqrt().clamp_min(1e-12)
+    found = []
+    for column in along[:some].T:
+        terms = (white * column[:, None]).view(-1, cluster, white.shape[1])
+        found.append((terms.sum(1).square().sum() / terms.square().sum().clamp_min(1e-30)).clamp_min(1.0).sqrt())
+    return torch.stack(found)
 
 
 def _kinked(alpha: Tensor, activation: str) -> Tensor:
@@ -138,34 +166,7 @@ def _signed(before: Tensor, residuals: Residuals, site: Site, meter: Meter) -> t
         return torch.ones_like(before[0]), hidden
     both = torch.cat([hidden, function(-before)], 1)
     centred = both - both.mean(0)
-    followed = torch.stack([residuals.cross(centred, t).square().sum(1) for t in site.targets]).sum(0)
-    score = (followed / centred.square().sum(0).clamp_min(1e-12)).view(2, -1)
-    flip = score[1] > score[0]
-    return 1.0 - 2.0 * flip.to(before), torch.where(flip, both[:, hidden.shape[1] :], hidden)
-
-
-@dataclass(frozen=True)
-class _Refit:
-    """Ridge refit of G_perp on [b1, h], reduced to h: b1 is projected out of h once, for every number of units."""
-
-    columns: Mapping[str, Tensor]
-    cross: Mapping[str, Tensor]
-    rows: int
-
-    @classmethod
-    def of(cls, residuals: Residuals, site: Site, hidden: Tensor, meter: Meter) -> _Refit:
-        columns: dict[str, Tensor] = {}
-        cross: dict[str, Tensor] = {}
-        for target in site.targets:
-            free = residuals.regression(target).free(hidden, meter)
-            columns[target] = meter.mm(free.T, free).double() / len(hidden)
-            cross[target] = residuals.cross(free, target).double()
-        return cls(columns, cross, len(hidden))
-
-    def fan_out(self, k: int, meter: Meter) -> dict[str, Tensor]:
-        """omega of the first k columns, by target, each [target size, k]."""
-        result: dict[str, Tensor] = {}
-        for target, gram in self.columns.items():
-            ridge = ridge_for(float(gram.diagonal()[:k].sum()), k, self.rows, REFIT_RIDGE)
-            result[target] = meter.solve(gram[:k, :k], self.cross[target][:k], ridge).T
-        return result
+    followed = side_by_side([residuals.cross(centred, target) for target in site.targets])
+    plain, flipped = (followed.square().sum(1) / centred.square().sum(0).clamp_min(1e-12)).view(2, -1)
+    flip = flipped > plain
+    return torch.where(flip, -1.0, 1.0).to(before), torch.where(flip, both[:, hidden.shape[1] :], hidden)
