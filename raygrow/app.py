@@ -63,11 +63,11 @@ def prepare_campaign(plan: Plan) -> Prepared:
     dataset = prepare(plan.data, plan.campaign.seed)
     # A train split of a single class leaves a constant nothing to lose; gains still need a unit.
     unit = max(dataset.constant_loss(), LEAST_CONSTANT_LOSS)
-    facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), unit)
-    budget = plan.budget
+    facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), unit, dataset.shape)
+    budget, begun = plan.budget, facts.start(plan.network)
     for what, start, limit in (
-        ("max_flops_per_example", forward_flops(facts.start), budget.max_flops_per_example),
-        ("max_params", params(facts.start), budget.max_params),
+        ("max_flops_per_example", forward_flops(begun), budget.max_flops_per_example),
+        ("max_params", params(begun), budget.max_params),
     ):
         if limit is not None and start > limit:
             raise Refused(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -26,13 +26,11 @@ from raygrow.architecture import (
 )
 from raygrow.errors import WorkerLost
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer
-from raygrow.growth.measurements import AbstractMeasurement, Subject, measurement_named
+from raygrow.growth.initializers import AbstractInitializer
+from raygrow.growth.measurements import measurement_named
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import derivative, response
-from raygrow.growth.statistics import Sample
 from raygrow.growth.sweep import collect
-from raygrow.growth.sweep import passed as passed_over
 from raygrow.nn import Extension, Network, clone, graft
 from raygrow.nn.losses import LOSSES
 from raygrow.population.selection import AbstractSelection, Bid, ranked
@@ -70,7 +68,7 @@ SOME_MOVES: tuple[AbstractMove, ...] = (
     AddNode(("input", "h1"), ("h3", "output"), 3, "relu"),
     AddEdge("input", "h3"),
 )
-"""One of every kind on ``a_network``, one with two parents and two children."""
+"""One of every kind that initializers begin on any network, on ``a_network``, one with two parents and two children."""
 
 
 def with_activation(move: AbstractMove, activation: str) -> AbstractMove:
@@ -305,64 +303,6 @@ class StrategyContract:
         assert self.subject.judge(evidence, self.situation, self._seen()).accepted
 
 
-class MeasurementContract:
-    """What every measurement must keep; ``subject`` is the one under test."""
-
-    subject: type[AbstractMeasurement]
-
-    def _sites(self, initializer: AbstractInitializer) -> Iterator[Subject]:
-        for activation in ("tanh", "relu"):
-            for task, loss in LOSSES.items():
-                network = a_network(activation)
-                sample = Sample(*some_examples(task))
-                passed = passed_over(network, sample, loss, Meter())
-                nodes = [node.name for node in network.arch.nodes[1:]]
-                statistics = passed.statistics(nodes, Meter(), torch.Generator().manual_seed(0))
-                found = Residuals(statistics.whole, Meter())
-                for move in SOME_MOVES:
-                    sizes = (1, 2, 4) if move.units else (0,)
-                    moves = {size: _resized(with_activation(move, activation), size) for size in sizes}
-                    site = moves[sizes[0]].place(network.arch)
-                    assert site is not None
-                    yield Subject(site, moves, passed, found, initializer, 5, Meter())
-
-    def _measured(self, initializer: AbstractInitializer) -> list[Mapping[int, float]]:
-        return [self.subject().measure(at) for at in self._sites(initializer)]
-
-    def test_gives_numbers_of_moves_on_offer_for_every_initializer(self) -> None:
-        for cls in INITIALIZERS:
-            for at in self._sites(cls()):
-                measured = self.subject().measure(at)
-                assert measured.keys() <= at.moves.keys()
-                assert all(isinstance(value, float) and np.isfinite(value) for value in measured.values())
-
-    def test_is_defined_somewhere_and_the_same_again(self) -> None:
-        one, two = self._measured(INITIALIZERS[0]()), self._measured(INITIALIZERS[0]())
-        assert any(one)
-        assert one == two
-
-    def test_an_instance_that_serves_many_sites_measures_each_as_if_alone(self) -> None:
-        sites = list(self._sites(INITIALIZERS[0]()))[: len(SOME_MOVES)]
-        shared = self.subject()
-        assert [shared.measure(at) for at in sites] == [self.subject().measure(at) for at in sites]
-
-    def test_leaves_the_network_as_it_was(self) -> None:
-        for at in self._sites(INITIALIZERS[0]()):
-            before = clone(at.passed.network).state_dict()
-            trace = at.passed.trace
-            values = {name: rows.clone() for name, rows in trace.values.items()}
-            self.subject().measure(at)
-            assert all(torch.equal(value, before[name]) for name, value in at.passed.network.state_dict().items())
-            assert at.passed.trace is trace
-            assert all(torch.equal(rows, values[name]) for name, rows in trace.values.items())
-
-
-def _resized(move: AbstractMove, size: int) -> AbstractMove:
-    if isinstance(move, Widen):
-        return Widen(move.node, size)
-    return AddNode(move.sources, move.targets, size, move.activation) if isinstance(move, AddNode) else move
-
-
 class SelectionContract:
     """What every selection rule must keep; ``subject`` is the one under test."""
 
@@ -449,6 +389,6 @@ def run_all(pool: Pool, tasks: Sequence[Task]) -> dict[str, Report]:
 
 
 __all__ = [
-    "SOME_MOVES", "InitializerContract", "MeasurementContract", "ScriptedPool", "SelectionContract", "StrategyContract",
+    "SOME_MOVES", "InitializerContract", "ScriptedPool", "SelectionContract", "StrategyContract",
     "a_network", "run_all", "some_evidence", "some_examples", "some_proposals", "with_activation",
 ]  # fmt: skip

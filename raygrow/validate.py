@@ -8,7 +8,8 @@ from itertools import groupby
 from raygrow.app import Prepared
 from raygrow.architecture import Architecture, forward_flops, legal_moves, params, training_flops
 from raygrow.config import resolved, to_yaml
-from raygrow.population.plan import Member, examples_of, kind_of
+from raygrow.population.lengths import examples_of
+from raygrow.population.plan import Member, kind_of
 
 SECONDS_PER_STEP = 5e-5
 """Of a packed training step on one core; bound by overhead, so nearly the same for all tiny networks."""
@@ -25,7 +26,7 @@ STARTUP_SECONDS = 8.0
 def describe_campaign(ready: Prepared) -> str:
     """The resolved configuration, the data, the first moves, and estimates of time, memory and disk."""
     plan, facts, data = ready.plan, ready.facts, ready.dataset
-    start = facts.start
+    start = facts.start(plan.network)
     splits = ("train", "search", "validation", "test")
     rows = ", ".join(f"{len(getattr(data, name))} {name}" for name in splits)
     lines = [
@@ -49,13 +50,13 @@ def _describe_member(ready: Prepared, member: Member, start: Architecture) -> li
     plan = ready.plan
     moves = legal_moves(
         start,
-        kinds=member.growth.moves,
+        kinds=plan.moves(member),
         units=member.growth.units,
         palette=plan.network.palette,
         max_flops=plan.budget.max_flops_per_example,
         max_params=plan.budget.max_params,
     )
-    price = ready.facts.price(member.growth, plan.budget)
+    price = ready.facts.price(member.growth, plan)
     probe = examples_of(member.probe.examples, ready.facts.train_rows)
     lines = [
         "",
@@ -93,7 +94,7 @@ def _estimates(ready: Prepared, start: Architecture) -> list[str]:
         getattr(data, name).x.nbytes + getattr(data, name).y.nbytes
         for name in ("train", "search", "validation", "test")
     )
-    final_params = plan.budget.max_params or 8 * facts.flops_scale(plan.budget) // 2
+    final_params = plan.budget.max_params or 8 * facts.flops_scale(plan) // 2
     checkpoint = 12 * final_params + 20_000
     kept = plan.campaign.rounds * len(plan.members) + 2 * len(plan.members)
     if plan.checkpoints.keep == "all":

@@ -84,6 +84,11 @@ class Node:
         return tuple(n // self.pool for n in self.grid)
 
     @property
+    def linear(self) -> bool:
+        """Whether the value is the pre-activation itself, in training too."""
+        return self.activation == "identity" and self.norm == "none" and self.pool == 1 and self.dropout == 0
+
+    @property
     def plain(self) -> bool:
         """A dense layer and nothing else."""
         return not self.grid and self.norm == "none" and self.dropout == 0
@@ -176,10 +181,10 @@ class Architecture:
                 f"edge {edge.source}->{edge.target}: {edge.reading.kind} gives positions {found}, but {edge.target!r} has "
                 f"{target.grid}"
             )
-        if not edge.reading.weighted and source.size != target.size:
+        if not edge.reading.weighted and (units := edge.reading.units(source.size, source.value_grid)) != target.size:
             raise MoveError(
-                f"edge {edge.source}->{edge.target}: {edge.reading.kind} needs as many units at both ends, but got "
-                f"{source.size} and {target.size}"
+                f"edge {edge.source}->{edge.target}: {edge.reading.kind} has no weight and so gives as many units as it "
+                f"reads, {units}, but {edge.target!r} has {target.size}"
             )
 
     @classmethod

@@ -116,7 +116,7 @@ def _folders(parent: Path) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Torchvision(AbstractSource):
-    """A torchvision set whose files are on disk (pip install 'raygrow[vision]'); nothing is downloaded."""
+    """A torchvision set whose files are on disk (the extra `vision`); nothing is downloaded."""
 
     kind: Literal["torchvision"] = "torchvision"
     """The name of this kind of data."""
@@ -129,7 +129,7 @@ class Torchvision(AbstractSource):
         try:
             from torchvision import datasets
         except ModuleNotFoundError:
-            raise DataError("data.kind torchvision needs an extra: pip install 'raygrow[vision]'") from None
+            raise DataError("data.kind torchvision needs the extra `vision`: pip install torchvision") from None
         # A torchvision built for another torch.
         except (ImportError, OSError, RuntimeError) as error:
             raise DataError(

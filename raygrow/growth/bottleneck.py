@@ -139,8 +139,8 @@ def added(network: Network, values: Mapping[str, Tensor], target: str, step: Ten
         meter.products += read.flops * len(value)
         part = read.map.read(value, block.to(value), step[-1].to(value) if total is None else None)
         total = part if total is None else total + part
-    assert total is not None
-    return total
+    # A node that reads nothing by a weight has its bias alone.
+    return step[-1].view(-1, *(1 for _ in network.arch.by_name[target].grid)) if total is None else total
 
 
 def split_step(network: Network, target: str, step: Tensor) -> list[Tensor]:

@@ -33,6 +33,7 @@ class Prediction:
         t: derivative over its standard error.
         p_value: one-sided, normal: P(t >= this) when the move adds nothing. Where a first look chose the site on half of
             the same evidence, it is smaller than that: good enough to choose what to probe, and nothing is accepted by it.
+            None where nothing is tested.
         gain: derivative^2 / (2 curvature), signed: the loss decrease of one Newton step along the new units, with the
             generalised Gauss-Newton curvature E[(r^T delta)^2]. In the units of the loss at every site, so that sites
             compare (a derivative alone scales with the pre-activations it is taken at).
@@ -40,7 +41,7 @@ class Prediction:
 
     derivative: float
     t: float
-    p_value: float
+    p_value: float | None
     gain: float
 
 

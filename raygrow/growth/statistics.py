@@ -27,7 +27,7 @@ from raygrow.architecture import (
 from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.meter import Meter
 from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows, side_by_side
-from raygrow.nn import Network, Trace
+from raygrow.nn import Network
 from raygrow.nn.losses import AbstractLoss
 from raygrow.nn.maps import map_of
 
@@ -247,11 +247,6 @@ class Pass:
         self._rows: RowsTable = {(INPUT,): sample.rows}
         self._check(sample.peak)
         self._watch(rows for name, rows in self.trace.values.items() if name != INPUT)
-
-    @property
-    def everything(self) -> Trace:
-        """A pass that keeps every node; of maps it is large."""
-        return self.trace
 
     def into(self, target: str) -> Rows:
         """Rows that a node reads, as the network is now."""

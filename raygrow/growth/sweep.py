@@ -107,12 +107,6 @@ class MapPass(Pass, AbstractMaps):
         if not peak < LARGEST_SINGLE:
             raise FloatingPointError("values or gradients of the statistics examples are not finite, or nearly so")
 
-    @cached_property
-    def everything(self) -> Trace:  # type: ignore[override]
-        self._meter.products += len(self.sample) * forward_flops(self.network.arch)
-        with torch.no_grad():
-            return self.network.trace(self.sample.x)
-
     def into(self, target: str) -> Rows:
         return Fold(self.network, self.trace.values, {}, {}, self._rows, self).into(target)
 

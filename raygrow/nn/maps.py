@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from raygrow.architecture import AbstractReading, Convolution, Grid, Identity, Linear, Pooled
+from raygrow.architecture import AbstractReading, Convolution, Grid, Identity, Linear, Pooled, Transposed
 
 
 def over_examples(function: Callable[[Tensor], Tensor], values: Tensor, rank: int) -> Tensor:
@@ -230,11 +230,33 @@ class _IdentityMap(AbstractMap):
         return gradient
 
 
+class _TransposedMap(AbstractMap):
+    def read(self, values: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
+        found = self._exchanged(values, len(self.source), self.target)
+        return found if bias is None else found + bias.view(-1, *(1 for _ in self.target))
+
+    def rows(self, values: Tensor, at: Tensor | None = None) -> Tensor:
+        return values.new_empty(len(values), prod(self.target) if at is None else at.shape[1], 0)
+
+    def pull(self, gradient: Tensor, weight: Tensor | None) -> Tensor:
+        # A copy: what pulls on may write to it, and a view would change its child's own gradient.
+        return self.spread(gradient).clone()
+
+    def spread(self, gradient: Tensor) -> Tensor:
+        return self._exchanged(gradient, len(self.target), self.source)
+
+    @staticmethod
+    def _exchanged(values: Tensor, rank: int, grid: Grid) -> Tensor:
+        flat = values.flatten(-rank).transpose(-1, -2)
+        return flat.reshape(*flat.shape[:-1], *grid)
+
+
 MAPS: Mapping[type[AbstractReading], type[AbstractMap]] = {
     Linear: _LinearMap,
     Convolution: _ConvolutionMap,
     Pooled: _PooledMap,
     Identity: _IdentityMap,
+    Transposed: _TransposedMap,
 }
 
 

@@ -223,9 +223,7 @@ class Coordinator:
         # Sorted before anything else: the order of arrival decides nothing.
         bids = ranked(sorted(self._bids(), key=lambda bid: bid.id))
         rule = self.plan.selection
-        each = rule.allowance(
-            len(self.plan.members), self.facts.flops_scale(self.plan.budget), self.plan.campaign.rounds
-        )
+        each = rule.allowance(len(self.plan.members), self.facts.flops_scale(self.plan), self.plan.campaign.rounds)
         allowance = each + self.carried
         grants = rule.grant(bids, allowance)
         return {

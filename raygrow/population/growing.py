@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from raygrow.architecture import AbstractMove, Candidate, Site, Widen, digest_seed, forward_flops, legal_moves
+from raygrow.architecture import AbstractMove, Candidate, Prune, Site, Widen, digest_seed, forward_flops, legal_moves
 from raygrow.growth.bottleneck import Residuals
+from raygrow.growth.exact import BUILDERS
 from raygrow.growth.line_search import Searched
 from raygrow.growth.measurements import AbstractMeasurement, Subject, measurement_named
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction, predict
+from raygrow.growth.pruning import prune
 from raygrow.growth.statistics import Sample, Statistics
 from raygrow.growth.step import amplified
 from raygrow.growth.sweep import passed
@@ -110,8 +112,8 @@ class Growing:
 
     def propose(self) -> Proposed:
         """Legal moves at the sites worth it, with a prediction where the strategy uses one and the initializer allows it."""
-        moves = self._moves()
-        if not moves:
+        moves, exact = self._moves()
+        if not moves and not exact:
             return Proposed({}, (), {})
         predicts = self.member.strategy.predicts
         blind = self.member.initializer.preserves_function(self.worker.plan.network.activation)
@@ -137,7 +139,14 @@ class Growing:
             candidate = Candidate(self.member.name, self.task.round, self.network.arch, move, initializer, seed)
             candidates[candidate.id] = candidate
             predictions[candidate.id] = by_site[site][move.units] if site in by_site else None
+        for move in exact:
+            candidate = Candidate(self.member.name, self.task.round, self.network.arch, move, initializer, 0)
+            candidates[candidate.id] = candidate
+            predictions[candidate.id] = self._loss_of(move) if predicts and isinstance(move, Prune) else None
         measured = self._measurements(measurements, moves) if measurements else {}
+        for move in exact:
+            found = {name: m.unplaced(move, self.network.arch) for name, m in measurements.items()}
+            measured[move] = {name: value for name, value in found.items() if value is not None}
         share: Callable[[str], float] | None = self._residuals().share if predicts else None
         proposals = [
             self._proposal(candidates[id], predictions[id], share, measured.get(candidates[id].move, {}))
@@ -169,6 +178,10 @@ class Growing:
         draw = self._generator(str(site))
         return predict(self.member.initializer, halves, site, sizes, draw, self.meter, both_ways=both_ways)
 
+    def _loss_of(self, move: Prune) -> Prediction:
+        """What a smaller layer is expected to lose: an estimate that no test stands behind."""
+        return Prediction(0.0, 0.0, None, -prune(self._residuals(), move, self.meter).cost)
+
     def _first_look(self, halves: Sequence[Residuals], moves: Sequence[tuple[Site, AbstractMove]]) -> set[Site]:
         """The sites worth a whole prediction: those of the highest value at their smallest size, learned one way only.
 
@@ -182,7 +195,7 @@ class Growing:
         wanted = SITES_A_PROBE * self.member.growth.candidates
         if len(smallest) <= wanted:
             return set(smallest)
-        arch, price = self.network.arch, self.worker.facts.price(self.member.growth, self.worker.plan.budget)
+        arch, price = self.network.arch, self.worker.facts.price(self.member.growth, self.worker.plan)
         values: dict[Site, float] = {}
         for site, move in smallest.items():
             found = self._predict(halves, site, (move.units,), both_ways=False)[move.units]
@@ -198,7 +211,9 @@ class Growing:
         initializer = self.member.initializer
         for candidate in shortlist:
             site = candidate.move.place(candidate.parent)
-            assert site is not None
+            if site is None:
+                built[candidate.id] = BUILDERS[type(candidate.move)](self._residuals(), candidate.move, self.meter)
+                continue
             size = candidate.move.units
             generator = torch.Generator().manual_seed(candidate.seed)
             extension = initializer.begin(self._residuals(), site, (size,), generator, self.meter)[size]
@@ -209,27 +224,29 @@ class Growing:
             built[candidate.id] = extension
         return built
 
-    def _moves(self) -> list[tuple[Site, AbstractMove]]:
+    def _moves(self) -> tuple[list[tuple[Site, AbstractMove]], list[AbstractMove]]:
+        """Legal moves: those that the member's initializer can begin, with their sites, and those that need none."""
         growth, plan, arch = self.member.growth, self.worker.plan, self.network.arch
         moves = [
             move
             for move in legal_moves(
                 arch,
-                kinds=growth.moves,
+                kinds=plan.moves(self.member),
                 units=growth.units,
                 palette=plan.network.palette,
                 max_flops=plan.budget.max_flops_per_example,
                 max_params=plan.budget.max_params,
             )
-            if type(move) in self.member.initializer.supports
         ]
+        exact = [move for move in moves if type(move) in BUILDERS]
+        moves = [move for move in moves if type(move) in self.member.initializer.supports]
         # A new node that reads and feeds what an existing one does is that node, wider: one of the two is enough to probe,
         # and the wider node leaves the graph as it is.
         wider = {move.place(arch) for move in moves if isinstance(move, Widen)}
         placed = [(move.place(arch), move) for move in moves]
         return [
             (site, move) for site, move in placed if site is not None and (isinstance(move, Widen) or site not in wider)
-        ]
+        ], exact
 
     def _measure(self, curvature: torch.Generator | None = None) -> Statistics:
         nodes = [node.name for node in self.network.arch.nodes[1:]]
@@ -259,13 +276,12 @@ class Growing:
     ) -> Proposal:
         facts, task, plan = self.worker.facts, self.task, self.worker.plan
         site = candidate.move.place(candidate.parent)
-        assert site is not None
         flops = forward_flops(candidate.parent)
         known = {
             "flops_ratio": candidate.added_flops / max(flops, 1),
             "units": candidate.move.units,
             "validation_loss": self.search.before / facts.constant_loss,
-            "budget_used": flops / facts.flops_scale(plan.budget),
+            "budget_used": flops / facts.flops_scale(plan),
             "rounds_since_growth": task.rounds_since_growth,
             "last_gain": task.last_gain / facts.constant_loss,
             "progress": task.round / max(plan.campaign.rounds, 1),
@@ -273,7 +289,8 @@ class Growing:
         if share is not None:
             known["predicted_gain"] = prediction.gain / facts.constant_loss if prediction else 0.0
             known["prediction_t"] = prediction.t if prediction else 0.0
-            known["bottleneck_share"] = float(np.mean([share(target) for target in site.targets]))
+            # A move without a site follows no bottleneck.
+            known["bottleneck_share"] = float(np.mean([share(target) for target in site.targets])) if site else 0.0
         return Proposal(
             candidate.id,
             candidate.move.kind,

@@ -11,10 +11,11 @@ import numpy as np
 from raygrow.architecture import Candidate, digest_seed, forward_flops, params
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction
-from raygrow.nn import Network, State, all_finite, carry_state, graft
+from raygrow.nn import Heritage, Network, State, all_finite, carry_state, graft
 from raygrow.population.checkpoints import Checkpoint
 from raygrow.population.growing import Growing
-from raygrow.population.plan import examples_of, kind_of
+from raygrow.population.lengths import examples_of
+from raygrow.population.plan import kind_of
 from raygrow.population.tasks import NO_LEGAL_MOVE, Costs, Report, Task
 from raygrow.strategies import Evidence, Outcome, Proposal, Situation
 from raygrow.training import Fork, ForkResult, Learned, Lesson, Probe, ProbePlan, example_order, score
@@ -36,7 +37,7 @@ class MemberRound:
         self.data, self.loss = worker.data, worker.data.loss
         training = self.member.training
         self.optimizer = training.optimizer_plan(training.lr)
-        self.price = worker.facts.price(self.member.growth, worker.plan.budget)
+        self.price = worker.facts.price(self.member.growth, worker.plan)
         self.meter = Meter()
         self.situation = Situation(
             task.round, task.tests, self.member.growth.candidates, self.price, worker.facts.constant_loss
@@ -79,9 +80,12 @@ class MemberRound:
         shortlist = self.member.strategy.shortlist(proposals, self.situation, seen, rng)
         built = growing.build([candidates[p.id] for p in shortlist])
         probed = [(p, built[p.id]) for p in shortlist if p.id in built]
-        grown = [(graft(network, candidates[p.id].move, extension), p) for p, extension in probed]
-        new = self.optimizer.new_moments
-        forks = [Fork(network, state), *(Fork(net, carry_state(state, net, new)) for net, _ in grown)]
+        forks = [Fork(network, state)]
+        for proposal, extension in probed:
+            move = candidates[proposal.id].move
+            inherited = Heritage.of(move, network.arch, extension.kept).state(state)
+            grown = graft(network, move, extension)
+            forks.append(Fork(grown, carry_state(inherited, grown, self.optimizer.new_moments)))
         mse = self._search_loss(network)
         data = self.data
         probe = Probe(forks, data.train, data.search, data.validation, self.loss, self._probe_plan(), self.optimizer)

@@ -9,37 +9,26 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any, Literal
 
-from raygrow.architecture import ACTIVATIONS, GROWING_MOVES, Architecture, Palette, forward_flops
+from raygrow.architecture import (
+    ACTIVATIONS,
+    FAMILIES,
+    GROWING_MOVES,
+    AbstractFamily,
+    Architecture,
+    Palette,
+    family_named,
+    forward_flops,
+)
 from raygrow.data import AbstractSource
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.measurements import measurement_named
 from raygrow.nn import NewMoments, NewRate, OptimizerKind, OptimizerPlan
+from raygrow.population.lengths import Length, check_length
 from raygrow.population.pool_plan import PoolPlan, Section, check_least
 from raygrow.population.selection import AbstractSelection, Auction
 from raygrow.strategies import AbstractStrategy
-
-Length = int | str
-_EPOCHS = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*epochs?\s*(?:,\s*at least\s+([0-9]+)\s*)?")
-
-
-def examples_of(length: Length, rows: int) -> int:
-    """A length in examples: a whole number, or ``"1.5 epochs"`` of the training rows, ``"0.5 epochs, at least 2000"``."""
-    if isinstance(length, int):
-        return length
-    found = _EPOCHS.fullmatch(length)
-    assert found is not None, length
-    return max(math.ceil(Fraction(found[1]) * rows), int(found[2] or 1))
-
-
-def _check_length(name: str, length: Length, least: int) -> None:
-    if isinstance(length, int) and not isinstance(length, bool):
-        if length < least:
-            raise ValueError(f"`{name} >= {least}` examples must hold, but got {length}")
-    elif not _EPOCHS.fullmatch(str(length)):
-        raise ValueError(f'`{name}` must be a number of examples or epochs such as "1 epoch", but got {length!r}')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,22 +52,74 @@ class Campaign(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPlan(Section):
-    """Where growth starts."""
+    """Which kind of network grows, where it starts and what new nodes are made of."""
 
-    family: Literal["dag"] = "dag"
-    """``dag``: dense nodes in a directed acyclic graph, from the linear model input -> output."""
+    family: str = "dag"
+    """``dag``: any directed acyclic graph, from a linear model; ``mlp``: dense layers in a chain; ``vgg``: convolutions in a
+    chain; ``resnet``: residual streams; ``mixer``: blocks over patches and over channels. The last three take images and
+    signals."""
     activation: str = "relu"
     """Activation of new nodes: relu, tanh, gelu, silu, elu or softplus."""
+    norm: Literal["none", "batch", "layer", "group"] = "none"
+    """Normalisation of hidden layers, before their activation. Units added together are normalised together in ``layer`` and
+    ``group``, so that old ones compute what they did."""
+    dropout: float = 0.0
+    """Share of the values of a hidden layer that training sets to 0, in [0, 1)."""
+    kernels: tuple[int, ...] = (3,)
+    """Sizes of convolutions on offer, odd, the smallest first; the start takes the first. A mixer has none."""
+    cells: int = 4
+    """A vector reads a map through at most so many means a dimension, at least 1; resnet and mixer through one."""
+    dense_on_maps: bool = False
+    """Whether dag offers dense nodes that read a map, beside convolutions."""
+    start: Literal["linear", "convolution"] = "linear"
+    """Of dag on an image or signal: the linear model of all its values, or one convolution of one channel to a linear head."""
+    widths: tuple[int, ...] | None = None
+    """Units of each hidden layer (mlp), channels of each stage (vgg, resnet) or of the stream (mixer) at the start, each at
+    least 1; null: 4; 4 and 8; 8 and 16; 16."""
+    patch: int = 4
+    """Length of a mixer's patches in each dimension, at least 1; it must divide the positions of an example."""
 
     def __post_init__(self) -> None:
         known = [name for name in ACTIVATIONS if name != "identity"]
         if self.activation not in known:
             raise ValueError(f"`activation` must be one of {', '.join(known)}, but got {self.activation!r}")
+        names = [family.name for family in FAMILIES]
+        if self.family not in names:
+            raise ValueError(f"`family` must be one of {', '.join(names)}, but got {self.family!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`0 <= dropout < 1` must hold, but got {self.dropout}")
+        if not self.kernels or min(self.kernels) < 1 or any(k % 2 == 0 for k in self.kernels):
+            raise ValueError(f"`kernels` must name odd sizes of at least 1, but got {list(self.kernels)}")
+        check_least(
+            1, cells=self.cells, patch=self.patch, **{f"widths.{i}": w for i, w in enumerate(self.widths or ())}
+        )
+        chosen = self._family
+        if self.start not in chosen.starts:
+            raise ValueError(f"`start: {self.start}` is for dag; {self.family} has one start")
+        if self.widths is not None and not (self.widths and chosen.widths):
+            raise ValueError(
+                f"`widths` must name at least one of mlp, vgg, resnet or mixer, but got {list(self.widths)} for {self.family}: "
+                "write null"
+            )
+
+    @property
+    def _family(self) -> AbstractFamily:
+        return family_named(self.family)
 
     @property
     def palette(self) -> Palette:
         """What new nodes are made of."""
-        return Palette(self.activation)
+        return self._family.palette(self)
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        """Kinds of move that the family makes where none are named."""
+        return self._family.moves
+
+    @property
+    def known_moves(self) -> tuple[str, ...]:
+        """Kinds of move that it has."""
+        return (*self._family.moves, *self._family.more_moves)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +164,8 @@ class Training(Section):
             raise ValueError(f"`warmup_steps <= new_steps` must hold, but got {self.warmup_steps} > {self.new_steps}")
         if self.lr * self.weight_decay >= 1:
             raise ValueError(f"`lr * weight_decay < 1` must hold, but got {self.lr} * {self.weight_decay}")
-        _check_length("examples_per_round", self.examples_per_round, 0)
-        _check_length("final_examples", self.final_examples, 0)
+        check_length("examples_per_round", self.examples_per_round, 0)
+        check_length("final_examples", self.final_examples, 0)
 
     def optimizer_plan(self, lr: float) -> OptimizerPlan:
         """The optimiser at this rate."""
@@ -138,8 +179,9 @@ class Training(Section):
 class Growth(Section):
     """Which moves, in which sizes, at what price."""
 
-    moves: tuple[str, ...] = tuple(move.kind for move in GROWING_MOVES)
-    """Kinds of move: widen, add_node, add_edge."""
+    moves: tuple[str, ...] | None = None
+    """Kinds of move: widen, add_node, add_edge, insert_layer, add_block, prune, of those that the family has; null: all, but
+    insert_layer of a dag."""
     units: tuple[int, ...] = (16, 32, 64, 128)
     """Sizes on offer, in units, each at least 1."""
     candidates: int = 2
@@ -154,10 +196,10 @@ class Growth(Section):
 
     def __post_init__(self) -> None:
         known = [move.kind for move in GROWING_MOVES]
-        for kind in self.moves:
+        for kind in self.moves or ():
             if kind not in known:
                 raise ValueError(f"`moves` takes {', '.join(known)}, but got {kind!r}")
-        if not self.moves or not self.units:
+        if self.moves == () or not self.units:
             raise ValueError("`moves` and `units` must each name at least one")
         for count in self.units:
             check_least(1, units=count)
@@ -176,7 +218,7 @@ class Probe(Section):
     """Segments of a probe and blocks of validation (the steps of mdl's code), at least 1."""
 
     def __post_init__(self) -> None:
-        _check_length("examples", self.examples, 1)
+        check_length("examples", self.examples, 1)
         check_least(1, blocks=self.blocks)
 
 
@@ -273,6 +315,16 @@ class Plan(Section):
             raise ValueError("`members` must name at least one")
         if len(set(names)) != len(names):
             raise ValueError(f"names of `members` must be distinct, but got {names}")
+        for i, member in enumerate(self.members):
+            if missing := sorted({*(member.growth.moves or ())} - {*self.network.known_moves}):
+                raise ValueError(
+                    f"`members.{i}.growth.moves`: `network.family` {self.network.family!r} has no {', '.join(missing)}; it has "
+                    f"{', '.join(self.network.known_moves)}"
+                )
+
+    def moves(self, member: Member) -> tuple[str, ...]:
+        """Kinds of move that a member may make."""
+        return self.network.moves if member.growth.moves is None else member.growth.moves
 
     def member(self, name: str) -> Member:
         return next(member for member in self.members if member.name == name)
@@ -287,6 +339,7 @@ class Facts:
         inputs, outputs: features; classes or targets.
         train_rows: examples that epochs refer to.
         constant_loss: loss of the best constant prediction on train.
+        shape: (channels, height, width) or (channels, length) of an example; () for a plain vector.
     """
 
     task: Literal["classification", "regression"]
@@ -294,20 +347,29 @@ class Facts:
     outputs: int
     train_rows: int
     constant_loss: float
+    shape: tuple[int, ...] = ()
 
-    @property
-    def start(self) -> Architecture:
-        return Architecture.simplest(self.inputs, self.outputs)
+    def __post_init__(self) -> None:
+        # The ledger keeps it as a list.
+        object.__setattr__(self, "shape", tuple(self.shape))
 
-    def flops_scale(self, budget: Budget) -> int:
+    def start(self, network: NetworkPlan) -> Architecture:
+        """The network of the first round.
+
+        Raises:
+            ConfigError: the family cannot read such examples.
+        """
+        return family_named(network.family).start(self.inputs, self.shape, self.outputs, network)
+
+    def flops_scale(self, plan: Plan) -> int:
         """FLOPs per example that a campaign may come to: its budget, or 16 times the start's."""
-        return budget.max_flops_per_example or 16 * forward_flops(self.start)
+        return plan.budget.max_flops_per_example or 16 * forward_flops(self.start(plan.network))
 
-    def price(self, growth: Growth, budget: Budget) -> float:
+    def price(self, growth: Growth, plan: Plan) -> float:
         """Loss per added FLOP."""
         if growth.price is not None:
             return growth.price
-        return 0.05 * self.constant_loss / self.flops_scale(budget)
+        return 0.05 * self.constant_loss / self.flops_scale(plan)
 
 
 def kind_of(thing: Any) -> str:

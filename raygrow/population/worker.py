@@ -14,11 +14,12 @@ import torch
 
 from raygrow.architecture import digest_seed, forward_flops, params
 from raygrow.data import Dataset
-from raygrow.nn import Network, State, all_finite
+from raygrow.nn import Network, State, all_finite, begun
 from raygrow.population.checkpoints import Checkpoint, CheckpointStore
 from raygrow.population.growing import Samples
+from raygrow.population.lengths import examples_of
 from raygrow.population.member_round import MemberRound, Work
-from raygrow.population.plan import Facts, Member, Plan, examples_of, kind_of
+from raygrow.population.plan import Facts, Member, Plan, kind_of
 from raygrow.population.tasks import Costs, Report, Task
 from raygrow.training import Examples, ExampleSets, Fork, Learned, Lesson, Score, example_order, score, teach
 
@@ -109,7 +110,8 @@ class Worker:
 
     def _start(self, task: Task) -> Report:
         member = self.plan.member(task.member)
-        network = Network(self.facts.start).to(self.device)
+        generator = torch.Generator().manual_seed(self.seed("start", member))
+        network = begun(self.facts.start(self.plan.network), generator).to(self.device)
         state = member.strategy.initial_state(self.facts.constant_loss)
         digest = self.save(network, {}, {"kind": kind_of(member.strategy), "state": state})
         found = score(network, self.data.validation, self.data.loss)

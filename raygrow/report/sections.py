@@ -112,7 +112,7 @@ def charts(view: View) -> Iterator[Content]:
     prices: dict[float, list[str]] = {}
     plan, facts = view.coordinator.plan, view.coordinator.facts
     for member in plan.members:
-        prices.setdefault(facts.price(member.growth, plan.budget), []).append(member.name)
+        prices.setdefault(facts.price(member.growth, plan), []).append(member.name)
     names = [_legend(colour(i), name) for i, name in enumerate(view.record.members)]
     kinds = [
         _legend("granted", "granted"),

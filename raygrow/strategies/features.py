@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from raygrow.architecture import GROWING_MOVES
+
 FEATURES: tuple[str, ...] = (
     "constant",
     "predicted_gain",
     "prediction_t",
     "log_flops_ratio",
     "log_units",
-    "is_widen",
-    "is_add_node",
-    "is_add_edge",
+    *(f"is_{kind.kind}" for kind in GROWING_MOVES),
     "bottleneck_share",
     "validation_loss",
     "budget_used",
@@ -43,9 +43,7 @@ def describe(known: Mapping[str, float], move: str) -> tuple[float | None, ...]:
         "prediction_t": None if t is None else min(max(t, -10.0), 10.0) / 10.0,
         "log_flops_ratio": math.log1p(max(known["flops_ratio"], 0.0)),
         "log_units": math.log2(1.0 + known["units"]) / 8.0,
-        "is_widen": float(move == "widen"),
-        "is_add_node": float(move == "add_node"),
-        "is_add_edge": float(move == "add_edge"),
+        **{f"is_{kind.kind}": float(move == kind.kind) for kind in GROWING_MOVES},
         "bottleneck_share": known.get("bottleneck_share"),
         "validation_loss": known["validation_loss"],
         "budget_used": known["budget_used"],

@@ -77,13 +77,15 @@ class Mdl(AbstractStrategy):
 
     def judge(self, evidence: Evidence, situation: Situation, state: State) -> Verdict:
         rate = evidence.nats_per_loss
+        price = situation.price * evidence.proposal.added_flops
+        # What a move saves counts where its labels are coded, not where the mixture stays with the control.
         blocks = [
-            rate * float(np.sum(control - candidate))
+            rate * float(np.sum(control - candidate - min(price, 0.0)))
             for control, candidate in zip(evidence.control_blocks, evidence.candidate_blocks, strict=True)
         ]
         n = len(evidence.control)
-        charge = n * rate * situation.price * evidence.proposal.added_flops
-        saved = switch_code(blocks) - charge
+        charge = n * rate * price
+        saved = switch_code(blocks) - max(charge, 0.0)
         threshold = math.log(evidence.probed) + math.log(1.0 / spent(self.alpha, situation))
         two_part = n * rate * evidence.gain - 0.5 * evidence.proposal.added_params * math.log(n)
         accepted = saved > threshold

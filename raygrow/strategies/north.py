@@ -23,7 +23,7 @@ class North(AbstractStrategy):
     A layer of M units with effective dimension phi asks for max(0, floor(M (phi - gamma phi_0))) more, phi_0 its effective
     dimension when first seen. Those that ask for most are probed first, in the nearest size on offer. It is a sign of
     saturation and blind to the loss. The published method starts with all its layers and adds none: here a network without
-    a hidden layer gets its first one, at a place drawn at random, and no other.
+    a hidden layer gets its first one, at a place drawn at random and in the smallest size that may be full, and no other.
 
     The published rule has no control: what is probed is accepted. As for every strategy, what does not gain its price
     against the control is rejected all the same.
@@ -57,7 +57,7 @@ class North(AbstractStrategy):
         self, proposals: Sequence[Proposal], situation: Situation, state: State, rng: np.random.Generator
     ) -> tuple[Proposal, ...]:
         if not state["reference"]:
-            return _first_layers(proposals, situation.candidates, rng)
+            return self._first_layers(proposals, situation.candidates, rng)
         sites: dict[str, list[Proposal]] = {}
         for proposal in proposals:
             if self._wanted(proposal, state) > 0:
@@ -86,10 +86,12 @@ class North(AbstractStrategy):
         # A whole number of units must not be lost to rounding: 20 (1 - 0.9) is 1.9999999999999996.
         return max(0, math.floor(proposal.measurements[WIDTH] * (phi - self.gamma * float(reference)) + 1e-9))
 
-
-def _first_layers(proposals: Sequence[Proposal], count: int, rng: np.random.Generator) -> tuple[Proposal, ...]:
-    """New nodes of the smallest size on offer, in random order."""
-    nodes = [p for p in proposals if p.move == "add_node"]
-    least = min((p.units for p in nodes), default=0)
-    smallest = [p for p in nodes if p.units == least]
-    return tuple(smallest[i] for i in rng.permutation(len(smallest))[:count])
+    def _first_layers(
+        self, proposals: Sequence[Proposal], count: int, rng: np.random.Generator
+    ) -> tuple[Proposal, ...]:
+        """New nodes of the smallest size on offer that may ask for more units, in random order."""
+        nodes = [p for p in proposals if p.move == "add_node"]
+        sizes = sorted({p.units for p in nodes})
+        enough = [size for size in sizes if math.floor(size * (1 - self.gamma) + 1e-9) > 0] or sizes[-1:]
+        there = [p for p in nodes if p.units in enough[:1]]
+        return tuple(there[i] for i in rng.permutation(len(there))[:count])

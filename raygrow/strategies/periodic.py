@@ -31,6 +31,8 @@ class Periodic(AbstractStrategy):
     def shortlist(
         self, proposals: Sequence[Proposal], situation: Situation, state: State, rng: np.random.Generator
     ) -> tuple[Proposal, ...]:
+        # A calendar of growth: what saves FLOPs has no turn.
+        proposals = [p for p in proposals if p.added_flops > 0]
         if (situation.round - 1) % self.every or not proposals:
             return ()
         sites = sorted({(p.move, p.site) for p in proposals})

@@ -56,12 +56,16 @@ class Rl(AbstractStrategy):
         mean, factor = _posterior(state)
         # w = m + L^-T z has covariance (L L^T)^-1, the inverse of the precision.
         draw = mean + np.linalg.solve(factor.T, rng.standard_normal(len(mean)))
-        scored: list[tuple[float, str, Proposal]] = []
+        scored: list[tuple[bool, float, str, Proposal]] = []
         for proposal in proposals:
             expected = float(draw @ self._scaled(proposal)) * situation.constant_loss
-            if expected - situation.price * proposal.added_flops > 0:
-                scored.append((-expected / max(proposal.added_flops, 1), proposal.id, proposal))
-        return tuple(proposal for _, _, proposal in sorted(scored, key=lambda s: s[:2])[: situation.candidates])
+            value = expected - situation.price * proposal.added_flops
+            if value > 0:
+                # As moves are granted: those that save come first, by value; the others by gain per FLOP.
+                saves = proposal.added_flops <= 0
+                score = value if saves else expected / proposal.added_flops
+                scored.append((not saves, -score, proposal.id, proposal))
+        return tuple(proposal for *_, proposal in sorted(scored, key=lambda s: s[:3])[: situation.candidates])
 
     def judge(self, evidence: Evidence, situation: Situation, state: State) -> Verdict:
         charge = situation.price * evidence.proposal.added_flops

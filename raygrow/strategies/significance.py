@@ -44,7 +44,7 @@ class Significance(AbstractStrategy):
     """Betting e-process on the paired losses less the price; valid in finite samples at any stopping time.
 
     Accepts when the wealth reaches K / alpha_r at some example. Losses are clipped at the 99 % quantile of their size on
-    ``search``, so the guarantee is for the clipped mean.
+    ``search`` (or at what the move saves, if that is more), so the guarantee is for the clipped mean.
     """
 
     kind: Literal["significance"] = "significance"
@@ -75,10 +75,12 @@ class Significance(AbstractStrategy):
     def judge(self, evidence: Evidence, situation: Situation, state: State) -> Verdict:
         threshold = math.log(evidence.probed / spent(self.alpha, situation))
         on_search = np.abs(evidence.control_search - evidence.candidate_search)
-        bound = float(np.quantile(on_search, self.clip_quantile))
+        charge = situation.price * evidence.proposal.added_flops
+        # What a move saves is the same on every example: it is not clipped away.
+        bound = max(float(np.quantile(on_search, self.clip_quantile)), -charge)
         if not bound > 0.0:
             return Verdict(False, 0.0, threshold, "control and candidate predict alike on every search example")
-        difference = evidence.control - evidence.candidate - situation.price * evidence.proposal.added_flops
+        difference = evidence.control - evidence.candidate - charge
         wealth = log_wealth(np.clip(difference, -bound, bound) / bound)
         statistic = float(max(0.0, wealth.max()))
         accepted = statistic >= threshold

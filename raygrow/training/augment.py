@@ -90,6 +90,6 @@ def augmented(x: Tensor, shape: tuple[int, ...], augment: Augment, generator: to
             first = torch.randint(size, (n, 1), generator=generator).to(x.device) - augment.cutout // 2
             blank = (positions >= first) & (positions < first + augment.cutout)
             cut = (cut[:, :, None] & blank[:, None, :]).flatten(1)
-    # `cut` is false throughout without cutout; its axes broadcast then.
-    values = x.reshape(n, shape[0], -1).gather(2, source[:, None, :].expand(-1, shape[0], -1))
+    # Without cutout `cut` is still one false value an example.
+    values = x.reshape(n, shape[0], math.prod(sizes)).gather(2, source[:, None, :].expand(-1, shape[0], -1))
     return values.masked_fill(~(seen & ~cut)[:, None, :], 0.0).flatten(1)

@@ -136,7 +136,7 @@ WRONG = [
     ("training.examples_per_round", "two epochs"),
     ("training.examples_per_round", None),
     ("training.final_examples", "4e3"),
-    ("growth.moves", ["prune"]),
+    ("growth.moves", ["shrink"]),
     ("growth.moves", "widen"),
     ("growth.moves", []),
     ("growth.units", [0]),
@@ -359,7 +359,11 @@ def test_there_are_configurations_to_check() -> None:
 
 @pytest.mark.parametrize("kind", [kind_name(cls) for cls in SOURCES])
 def test_every_data_kind_survives_the_round_trip(kind: str) -> None:
-    extra = {"path": "a b.parquet", "target": "t*", "features": ["a", "b"]} if kind in ("parquet", "csv") else {}
+    table = {"path": "a b.parquet", "target": "t*", "features": ["a", "b"], "shape": [2, 1, 1]}
+    extra = {
+        "parquet": table, "csv": table, "npz": {"path": "x.npz", "shape": [1, 8, 8]}, "digits": {"shape": [1, 8, 8]},
+        "image_folder": {"path": "images", "size": [24, 32], "channels": 1}, "torchvision": {"name": "MNIST", "root": "~"},
+    }.get(kind, {})  # fmt: skip
     plan = load_plan({"data": {"kind": kind, "fractions": [0.5, 0.25, 0.25], "split_seed": 4, **extra}})
     assert round_trip(plan) == plan
 
@@ -526,12 +530,13 @@ def test_every_field_of_every_section_is_described(cls: type[Any]) -> None:
 def test_every_parameter_of_every_kind_is_described(cls: type[Any]) -> None:
     assert cls.__doc__
     found = fields_of(cls)
+    required = {f.name: "x" for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
     assert {name for name, _, _ in found} == {field.name for field in dataclasses.fields(cls)} - {"kind"}
     for name, default, description in found:
         assert len(description) > 10, name
         assert "\n\n" not in description
         if isinstance(default, bool | int | float):
-            assert default == getattr(cls(**({"path": "x"} if "path" in {f for f, _, _ in found} else {})), name)
+            assert default == getattr(cls(**required), name)
 
 
 def test_members_and_the_plan_itself_are_described() -> None:

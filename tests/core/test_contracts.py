@@ -2,13 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raygrow.growth.initializers import INITIALIZERS
-from raygrow.growth.measurements import MEASUREMENTS
+import numpy as np
+import torch
+
+from raygrow.architecture import AbstractMove, AddNode, Widen
+from raygrow.growth.bottleneck import Residuals
+from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer
+from raygrow.growth.measurements import MEASUREMENTS, AbstractMeasurement, Subject
+from raygrow.growth.meter import Meter
+from raygrow.growth.statistics import Pass, Sample
+from raygrow.nn import clone
+from raygrow.nn.losses import LOSSES
 from raygrow.population.selection import SELECTIONS
 from raygrow.strategies import STRATEGIES
-from raygrow.testing import InitializerContract, MeasurementContract, SelectionContract, StrategyContract
+from raygrow.testing import (
+    SOME_MOVES,
+    InitializerContract,
+    SelectionContract,
+    StrategyContract,
+    a_network,
+    some_examples,
+    with_activation,
+)
+
+
+class MeasurementContract:
+    """What every measurement must keep; ``subject`` is the one under test."""
+
+    subject: type[AbstractMeasurement]
+
+    def _sites(self, initializer: AbstractInitializer) -> Iterator[Subject]:
+        for activation in ("tanh", "relu"):
+            for task, loss in LOSSES.items():
+                network = a_network(activation)
+                sample = Sample(*some_examples(task))
+                passed = Pass(network, sample, loss, Meter())
+                nodes = [node.name for node in network.arch.nodes[1:]]
+                statistics = passed.statistics(nodes, Meter(), torch.Generator().manual_seed(0))
+                found = Residuals(statistics.whole, Meter())
+                for move in SOME_MOVES:
+                    sizes = (1, 2, 4) if move.units else (0,)
+                    moves = {size: _resized(with_activation(move, activation), size) for size in sizes}
+                    site = moves[sizes[0]].place(network.arch)
+                    assert site is not None
+                    yield Subject(site, moves, passed, found, initializer, 5, Meter())
+
+    def _measured(self, initializer: AbstractInitializer) -> list[Mapping[int, float]]:
+        return [self.subject().measure(at) for at in self._sites(initializer)]
+
+    def test_gives_numbers_of_moves_on_offer_for_every_initializer(self) -> None:
+        for cls in INITIALIZERS:
+            for at in self._sites(cls()):
+                measured = self.subject().measure(at)
+                assert measured.keys() <= at.moves.keys()
+                assert all(isinstance(value, float) and np.isfinite(value) for value in measured.values())
+
+    def test_is_defined_somewhere_and_the_same_again(self) -> None:
+        one, two = self._measured(INITIALIZERS[0]()), self._measured(INITIALIZERS[0]())
+        assert any(one)
+        assert one == two
+
+    def test_an_instance_that_serves_many_sites_measures_each_as_if_alone(self) -> None:
+        sites = list(self._sites(INITIALIZERS[0]()))[: len(SOME_MOVES)]
+        shared = self.subject()
+        assert [shared.measure(at) for at in sites] == [self.subject().measure(at) for at in sites]
+
+    def test_leaves_the_network_as_it_was(self) -> None:
+        for at in self._sites(INITIALIZERS[0]()):
+            before = clone(at.passed.network).state_dict()
+            trace = at.passed.trace
+            values = {name: rows.clone() for name, rows in trace.values.items()}
+            self.subject().measure(at)
+            assert all(torch.equal(value, before[name]) for name, value in at.passed.network.state_dict().items())
+            assert at.passed.trace is trace
+            assert all(torch.equal(rows, values[name]) for name, rows in trace.values.items())
+
+
+def _resized(move: AbstractMove, size: int) -> AbstractMove:
+    if isinstance(move, Widen):
+        return Widen(move.node, size)
+    return AddNode(move.sources, move.targets, size, move.activation) if isinstance(move, AddNode) else move
 
 
 def _contract(base: type[Any], subject: type[Any]) -> type[Any]:

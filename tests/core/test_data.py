@@ -25,6 +25,8 @@ from raygrow.data.lorenz96 import Lorenz96
 from raygrow.data.teacher import Teacher
 from raygrow.errors import DataError
 
+from .image_files import stand_in_torchvision, write_images
+
 PARTS = ("train", "search", "validation", "test")
 
 
@@ -74,13 +76,22 @@ def example(kind: type[AbstractSource], folder: Path) -> AbstractSource:
     elif name == "csv":
         pa_csv.write_csv(table, folder / "x.csv")
         fields = {"path": str(folder / "x.csv"), "label": "label"}
-    elif name == "lorenz96":
+    elif name == "npz":
+        np.savez(folder / "x.npz", x=draws.normal(size=(40, 2, 3, 4)), y=np.arange(40) % 2)
+        fields = {"path": str(folder / "x.npz")}
+    elif name == "image_folder":
+        write_images(folder / "images", {"no": 20, "yes": 20})
+        fields = {"path": str(folder / "images"), "size": (8, 6)}
+    elif name == "torchvision":
+        fields = {"name": "CIFAR10", "root": str(folder)}
+    elif name in ("lorenz96", "patterns", "waveforms"):
         fields = {"rows": 200}
     return kind(**fields)
 
 
 @pytest.fixture(params=SOURCES, ids=lambda kind: kind.__dataclass_fields__["kind"].default)
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> AbstractSource:
+def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AbstractSource:
+    stand_in_torchvision(monkeypatch)
     return example(request.param, tmp_path)
 
 
@@ -108,6 +119,17 @@ class TestEverySource:
             else:
                 assert split.y.dtype == np.float32
                 assert split.y.shape == (len(split), data.outputs)
+
+    def test_a_shape_holds_the_features_and_shares_figures_a_channel(self, source: AbstractSource) -> None:
+        data = prepare(source, 3)
+        if data.shape:
+            assert math.prod(data.shape) == data.inputs
+            for figures in (data.preprocessing.mean, data.preprocessing.scale):
+                channels = np.reshape(figures, (data.shape[0], -1))
+                assert (channels == channels[:, :1]).all()
+            values = data.train.x.reshape(len(data.train), data.shape[0], -1)
+            assert values.mean((0, 2)) == pytest.approx(0, abs=1e-5)
+            assert values.std((0, 2)) == pytest.approx(1, abs=1e-5)
 
     def test_is_deterministic(self, source: AbstractSource) -> None:
         assert same(prepare(source, 3), prepare(source, 3))
@@ -161,7 +183,10 @@ def test_import_is_light() -> None:
 
 def test_registry_has_distinct_kinds() -> None:
     kinds = [kind.__dataclass_fields__["kind"].default for kind in SOURCES]
-    assert kinds == ["digits", "breast_cancer", "diabetes", "teacher", "lorenz96", "burgers", "parquet", "csv"]
+    assert kinds == [
+        "digits", "breast_cancer", "diabetes", "teacher", "lorenz96", "burgers", "patterns", "waveforms", "parquet", "csv",
+        "npz", "image_folder", "torchvision",
+    ]  # fmt: skip
 
 
 class TestSplits:

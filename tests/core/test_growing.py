@@ -37,7 +37,9 @@ def a_worker(
         strategy=strategy,
         initializer=initializer or Tiny(),
         training=Training(examples_per_round=400),
-        growth=Growth(candidates=2, units=(2, 4), statistics_examples=statistics),
+        growth=Growth(
+            moves=("widen", "add_node", "add_edge"), candidates=2, units=(2, 4), statistics_examples=statistics
+        ),
         probe=Probe(examples=400),
     )
     data = Teacher(rows=rows)
@@ -111,7 +113,7 @@ def test_an_initializer_that_adds_nothing_at_birth_is_not_predicted(tmp_path: Pa
 
 def grown_dag(worker: Worker, seed: int) -> Network:
     """Three nodes in series and beside each other, trained a little: nearly twenty sites."""
-    arch = worker.facts.start
+    arch = worker.facts.start(worker.plan.network)
     for sources, targets in (("input",), ("output",)), (("h1",), ("output",)), (("input", "h1"), ("h2",)):
         arch = AddNode(sources, targets, 3, "relu").apply(arch)
     network = Network(arch)

@@ -24,6 +24,7 @@ from raygrow.architecture import (
     Node,
     Palette,
     Pooled,
+    Transposed,
     Widen,
     backward_flops,
     forward_flops,
@@ -54,6 +55,8 @@ CASES: list[tuple[AbstractReading, Grid]] = [
     (Pooled((7, 6)), (7, 6)),
     (Pooled((4,)), (9,)),
     (Identity(), (7, 6)),
+    (Transposed((3,)), (7, 6)),
+    (Transposed((1, 3)), (9,)),
 ]  # fmt: skip
 
 
@@ -67,7 +70,8 @@ def test_every_reading_has_a_case_and_a_map() -> None:
 
 @pytest.mark.parametrize(("reading", "grid"), CASES, ids=str)
 def test_a_map_is_a_matrix_on_rows_and_its_adjoint(reading: AbstractReading, grid: Grid) -> None:
-    n, units, outputs = 4, 3, 5 if reading.weighted else 3
+    n, units = 4, 3
+    outputs = 5 if reading.weighted else reading.units(units, grid)
     found = map_of(reading, grid)
     values = draw(n, units, *grid).requires_grad_()
     weight = draw(*reading.weight_shape(units, grid, outputs), seed=1) if reading.weighted else None
@@ -108,7 +112,7 @@ def test_spread_is_the_adjoint_of_the_centre_tap(reading: AbstractReading, grid:
                 weight[(unit, unit, *(k // 2 for k in reading.kernel))] = 1.0
             else:
                 weight[unit, unit] = 1.0 / prod(reading.taps(grid))
-    gradient = draw(3, 2, *found.target)
+    gradient = draw(3, 2 if reading.weighted else reading.units(3, grid), *found.target)
     assert torch.allclose(found.spread(gradient), found.pull(gradient, weight), atol=1e-12)
 
 

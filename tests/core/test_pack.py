@@ -18,12 +18,14 @@ from raygrow.architecture import (
     GROWING_MOVES,
     INPUT,
     OUTPUT,
+    AddBlock,
     AddEdge,
     AddNode,
     Architecture,
     Edge,
     Node,
     Palette,
+    Prune,
     Widen,
     legal_moves,
     training_flops,
@@ -32,7 +34,7 @@ from raygrow.data import AbstractSource, prepare
 from raygrow.data.builtin import Diabetes
 from raygrow.data.teacher import Teacher
 from raygrow.growth.initializers import Tiny
-from raygrow.nn import MOMENTS, Network, OptimizerPlan, State, all_finite, carry_state
+from raygrow.nn import MOMENTS, Heritage, Network, OptimizerPlan, State, all_finite, carry_state
 from raygrow.nn.activations import FUNCTIONS
 from raygrow.nn.kernels import KERNELS
 from raygrow.nn.losses import LOSSES
@@ -129,13 +131,20 @@ def examples(task: str, n: int, seed: int, dtype: torch.dtype = torch.float64, i
 
 
 def forks_of(arch: Architecture, plan: OptimizerPlan, dtype: torch.dtype, new: str, units: Sequence[int]) -> list[Fork]:
-    """The control and every legal growing move in these sizes, with the state that each would carry."""
+    """The control and every legal move in these sizes, with the state that each would carry."""
     control = drawn(arch, 1, dtype)
     state = a_state(control, plan, 2)
-    moves = legal_moves(arch, kinds=[m.kind for m in GROWING_MOVES], units=units, palette=Palette(new))
-    assert {type(move) for move in moves} == set(GROWING_MOVES)
-    grown = [drawn(move.apply(arch), 3 + i, dtype) for i, move in enumerate(moves)]
-    return [Fork(control, state), *(Fork(net, carry_state(state, net)) for net in grown)]
+    # A block stands on a stream, which does not train packed.
+    kinds = [move.kind for move in GROWING_MOVES if move is not AddBlock]
+    moves = legal_moves(arch, kinds=kinds, units=units, palette=Palette(new))
+    assert {type(move) for move in moves} >= {Widen, AddNode, AddEdge, Prune}
+    forks = [Fork(control, state)]
+    for i, move in enumerate(moves):
+        grown = drawn(move.apply(arch), 3 + i, dtype)
+        kept = torch.arange(move.removed, arch.size(move.node)) if isinstance(move, Prune) else None
+        inherited = Heritage.of(move, arch, kept).state(state)
+        forks.append(Fork(grown, carry_state(inherited, grown)))
+    return forks
 
 
 def held_out_losses(network: Network, task: str, dtype: torch.dtype) -> Tensor:

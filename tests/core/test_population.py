@@ -32,6 +32,7 @@ from raygrow.population.checkpoints import FILES, Checkpoint, CheckpointStore
 from raygrow.population.coordinator import Coordinator
 from raygrow.population.folder import CampaignFolder
 from raygrow.population.ledger import Event, Ledger, write_atomically
+from raygrow.population.lengths import examples_of
 from raygrow.population.plan import (
     Budget,
     Campaign,
@@ -42,7 +43,6 @@ from raygrow.population.plan import (
     Plan,
     Probe,
     Training,
-    examples_of,
 )
 from raygrow.population.selection import Auction, Bid, Independent, ranked
 from raygrow.population.serial_pool import SerialPool
@@ -669,7 +669,7 @@ def test_a_move_that_does_not_pay_is_rejected_by_the_round_whatever_the_strategy
         assert re.search(r"growth round; but gain .* is not above its price", row["reason"])
         assert row["value"] == pytest.approx(row["gain"] - 1e3 * row["added_flops"])
     assert live.coordinator.heads["m"].adopted == 0
-    assert {entry["arch_id"] for entry in live.coordinator.heads["m"].history} == {facts.start.arch_id}
+    assert {entry["arch_id"] for entry in live.coordinator.heads["m"].history} == {facts.start(plan.network).arch_id}
 
 
 # Which checkpoints stay

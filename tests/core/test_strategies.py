@@ -539,3 +539,51 @@ def test_parameters_out_of_range_are_refused(
     with pytest.raises(ValueError, match=words):
         strategy(**changes)
     assert strategy()
+
+
+# --- moves that save FLOPs
+
+
+def saving(name: str, loss: float, flops: int = -100) -> Proposal:
+    """A smaller layer: an expected loss, no test."""
+    return proposal(name, move="prune", added_flops=flops, predicted_gain=-loss, p_value=None)
+
+
+def test_the_screen_sets_what_a_move_saves_against_what_it_loses() -> None:
+    at = situation(price=1e-3, candidates=9)
+    cheap, dear = saving("m/0001/cheap", 0.02), saving("m/0001/dear", 0.2)
+    gain = proposal("m/0001/gain", site="h2", predicted_gain=0.04, p_value=1e-6)
+    found = screened([dear, gain, cheap], at, 0.3, initial_state(1.0), np.random.default_rng(0))
+    # 0.1 less 0.02 is more than the 0.12 less 0.1 of the growing one; 0.2 is more than is saved.
+    assert [p.id for p in found] == ["m/0001/cheap", "m/0001/gain"]
+
+
+def test_rl_ranks_what_saves_first_and_by_value() -> None:
+    at = situation(price=1e-3, candidates=9)
+
+    def of(name: str, flops: int) -> Proposal:
+        return proposal(name, added_flops=flops, features=tuple(float(f == "predicted_gain") for f in FEATURES))
+
+    rl = Rl(prior_sd=1e-6)
+    offered = [of("m/0001/grows", 1), of("m/0001/saves", -100), of("m/0001/saves-more", -200)]
+    found = rl.shortlist(offered, at, rl.initial_state(1.0), np.random.default_rng(0))
+    assert [p.id for p in found] == ["m/0001/saves-more", "m/0001/saves", "m/0001/grows"]
+
+
+@pytest.mark.parametrize("strategy", [Mdl(), Significance(), Rl()], ids=lambda s: s.kind)
+def test_a_move_that_loses_nothing_is_worth_what_it_saves(strategy: AbstractStrategy) -> None:
+    """Also where control and candidate predict alike on every example."""
+    losses = np.abs(np.random.default_rng(0).standard_normal(400))
+    at = situation(price=1e-3)
+    alike = dataclasses.replace(evidence(losses, losses, flops=-100), candidate_search=np.ones(101))
+    state = strategy.initial_state(1.0)
+    assert strategy.judge(alike, at, state).accepted
+    worse = dataclasses.replace(evidence(losses, losses + 0.2, flops=-100), candidate_search=np.full(101, 1.2))
+    assert not strategy.judge(worse, at, state).accepted
+    free = dataclasses.replace(alike, proposal=dataclasses.replace(alike.proposal, added_flops=100))
+    assert not strategy.judge(free, at, state).accepted
+
+
+def test_a_calendar_of_growth_has_no_turn_for_what_saves() -> None:
+    found = Periodic().shortlist([saving("m/0001/a", 0.0)], situation(), {}, np.random.default_rng(0))
+    assert found == ()

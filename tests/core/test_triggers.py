@@ -43,12 +43,11 @@ from raygrow.growth.measurements import (
     measurement_named,
 )
 from raygrow.growth.measurements.effective_dimension import effective_dimension
-from raygrow.growth.measurements.integrated_gradient import POINTS, _change
+from raygrow.growth.measurements.integrated_gradient import POINTS, Way
 from raygrow.growth.measurements.natural_gradient import existing_score, output_fisher
 from raygrow.growth.meter import Meter
-from raygrow.growth.prediction import derivative
-from raygrow.growth.statistics import Sample
-from raygrow.growth.sweep import passed as passed_over
+from raygrow.growth.statistics import Pass, Sample
+from raygrow.growth.sweep import passed as pass_of
 from raygrow.nn import Extension, Network, OptimizerPlan, graft
 from raygrow.nn.losses import LOSSES
 from raygrow.population.growing import Growing
@@ -94,7 +93,7 @@ def subject(
 ) -> Subject:
     """A move on offer at some sizes, on n examples in float64."""
     sample = Sample(*some_examples(task, n))
-    passed = passed_over(network, sample, LOSSES[task], Meter())
+    passed = Pass(network, sample, LOSSES[task], Meter())
     nodes = [node.name for node in network.arch.nodes[1:]]
     statistics = passed.statistics(nodes, Meter(), torch.Generator().manual_seed(0))
     site = move.place(network.arch)
@@ -145,7 +144,7 @@ def test_depth_is_added_in_series_only() -> None:
 
 
 def values_of(at: Subject) -> torch.Tensor:
-    return at.hidden(at.extensions[max(at.moves)])
+    return at.read_by(at.extensions[max(at.moves)])[at.site.targets[0]]
 
 
 @pytest.mark.parametrize(
@@ -240,11 +239,13 @@ def test_integrated_gradient_is_the_decrease_of_the_loss_on_the_way(move: Abstra
         )
         return float(found.detach()), -along
 
-    delta = _change(at, move, extension)
+    with torch.no_grad():
+        delta = Way(at, move, extension).change(at.passed.trace)
     bend = sum((at.residuals.fold.curvature[t] * part).sum(1) for t, part in delta.items())
     assert isinstance(bend, torch.Tensor)
     whole = at_amplitude(0.0)[1] / float(bend.square().mean())
     measured = IntegratedGradient().measure(at)[move.units]
+    assert Way(at, move, extension).amplitude() == pytest.approx(whole, rel=1e-8)
     assert measured == pytest.approx(whole * sum(at_amplitude(p * whole)[1] for p in POINTS) / 3, rel=1e-8)
     drop = at_amplitude(0.0)[0] - at_amplitude(whole)[0]
     assert drop > 0
@@ -286,8 +287,8 @@ class Halved(AbstractInitializer):
 def test_a_split_is_measured_with_the_weights_that_it_rewrites() -> None:
     network, move = a_network("tanh"), Widen("h3", 1)
     at = subject(network, move, initializer=Halved())
-    delta = _change(at, move, at.extensions[1])
     with torch.no_grad():
+        delta = Way(at, move, at.extensions[1]).change(at.passed.trace)
         grown = graft(network, move, at.extensions[1])(at.passed.sample.x)
     torch.testing.assert_close(delta, {OUTPUT: grown - at.passed.trace.output})
     assert IntegratedGradient().measure(at).keys() == {1}
@@ -332,7 +333,7 @@ def test_everything_is_measured_on_images(activation: str, norm: str, initialize
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(120, 72, generator=generator, dtype=torch.float64)
     y = torch.stack([x[:, 0] * x[:, 1], x[:, :36].mean(1), x[:, 36:].square().mean(1)], 1)
-    passed = passed_over(network, Sample(x, y), LOSSES["regression"], Meter())
+    passed = pass_of(network, Sample(x, y), LOSSES["regression"], Meter())
     names = [node.name for node in network.arch.nodes[1:]]
     statistics = passed.statistics(names, Meter(), torch.Generator().manual_seed(0))
     residuals = Residuals(statistics.whole, Meter())
@@ -352,9 +353,7 @@ def test_everything_is_measured_on_images(activation: str, norm: str, initialize
         assert found["natural_gradient"] > 0
         extension = at.extensions[move.units]
         if found.get("integrated_gradient", 0.0) > 0 and not extension.rewritten:
-            delta = _change(at, move, extension)
-            slope = derivative(delta, residuals.fold.gradients).mean()
-            whole = float(slope / derivative(delta, residuals.fold.curvature).square().mean())
+            whole = Way(at, move, extension).amplitude()
             with torch.no_grad():
                 before = LOSSES["regression"].per_example(network(passed.sample.x), passed.sample.y).mean()
                 grown = graft(network, move, extension.scaled(whole))
@@ -408,10 +407,12 @@ def test_north_asks_for_what_effective_dimension_exceeds() -> None:
 
 def test_north_begins_a_first_layer_and_no_other() -> None:
     north, state = North(), North().initial_state(1.0)
-    nodes = [proposal(site, units, "add_node") for site in ("a", "b", "c") for units in (4, 8)]
+    nodes = [proposal(site, units, "add_node") for site in ("a", "b", "c") for units in (4, 10, 16)]
     drawn = {north.shortlist(nodes, SITUATION, state, np.random.default_rng(seed)) for seed in range(30)}
-    assert all(len(chosen) == 2 and {p.units for p in chosen} == {4} for chosen in drawn)
+    assert all(len(chosen) == 2 and {p.units for p in chosen} == {10} for chosen in drawn)
     assert len(drawn) > 3
+    # Of less than ten units 0.1 is less than one; the largest comes nearest.
+    assert {p.units for p in north.shortlist([p for p in nodes if p.units < 10], SITUATION, state, RNG)} == {4}
     state = north.observe(state, layer("h1", 0.2), SITUATION)
     assert north.shortlist(nodes, SITUATION, state, RNG) == ()
 
@@ -630,7 +631,7 @@ def test_measurements_are_billed_and_metrics_are_those_of_the_network_that_may_g
 def squeezed(worker: Worker, at: int, seed: int) -> Network:
     """Three layers of 12 units in a row, one of them of 2, trained a little."""
     sizes = [2 if i == at else 12 for i in range(3)]
-    ends = [worker.facts.start.by_name[name] for name in (INPUT, OUTPUT)]
+    ends = [worker.facts.start(worker.plan.network).by_name[name] for name in (INPUT, OUTPUT)]
     nodes = (ends[0], *(Node(f"h{i + 1}", size, "relu") for i, size in enumerate(sizes)), ends[1])
     edges = tuple(Edge(one.name, two.name) for one, two in itertools.pairwise(nodes))
     network = Network(Architecture(nodes, edges))

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from raygrow.config import load_plan
 from raygrow.document import parse_assignments
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +60,12 @@ def test_every_command_runs(place: Path) -> None:
         )
         assert done.returncode == 0, (line, done.stderr)
         assert done.stdout.strip(), line
+
+
+def test_every_line_of_data_is_a_plan() -> None:
+    lines = [line for block in blocks("yaml") for line in block.splitlines() if line.startswith("data:")]
+    found = {load_plan(yaml.safe_load(line)).data.kind for line in lines}
+    assert found >= {"parquet", "npz", "image_folder", "torchvision", "patterns", "waveforms"}
 
 
 def test_the_python_runs(place: Path) -> None:

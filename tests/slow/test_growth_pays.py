@@ -16,7 +16,8 @@ from raygrow.app import prepare_campaign
 from raygrow.config import load_plan
 from raygrow.nn import Network, OptimizerPlan
 from raygrow.nn.losses import LOSSES
-from raygrow.population.plan import Plan, examples_of
+from raygrow.population.lengths import examples_of
+from raygrow.population.plan import Plan
 from raygrow.training import Examples, Fork, example_order, fit, score
 
 SEEDS = range(5)
@@ -81,7 +82,7 @@ def _linear_start(config: str, seed: int, examples: int) -> float:
     ready = prepare_campaign(plan)
     data, loss = ready.dataset, LOSSES[ready.facts.task]
     train, test = (Examples.of(s.x, s.y, torch.device("cpu")) for s in (data.train, data.test))
-    network = Network(ready.facts.start)
+    network = Network(ready.facts.start(ready.plan.network))
     optimizer, size = OptimizerPlan(plan.training.optimizer, plan.training.lr), plan.training.batch_size
     order = example_order(len(train), examples, seed)
     final = examples_of(plan.training.final_examples, len(train))

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from raygrow.architecture.cost import forward_flops, params
+from raygrow.architecture.moves.add_block import AddBlock
 from raygrow.architecture.moves.add_edge import AddEdge
 from raygrow.architecture.moves.add_node import AddNode
 from raygrow.architecture.moves.base import AbstractMove, Site
 from raygrow.architecture.moves.hold import Hold
+from raygrow.architecture.moves.insert_layer import InsertLayer
+from raygrow.architecture.moves.prune import Prune
 from raygrow.architecture.moves.widen import Widen
 from raygrow.architecture.palette import Palette
 from raygrow.architecture.readings import reading_from_json
@@ -21,11 +24,11 @@ from raygrow.architecture.spec import Architecture
 from raygrow.errors import MoveError
 
 __all__ = [
-    "GROWING_MOVES", "MOVES", "AbstractMove", "AddEdge", "AddNode", "Hold", "Site", "Widen", "legal_moves",
-    "move_from_json",
+    "GROWING_MOVES", "MOVES", "AbstractMove", "AddBlock", "AddEdge", "AddNode", "Hold", "InsertLayer", "Prune", "Site",
+    "Widen", "legal_moves", "move_from_json",
 ]  # fmt: skip
 
-MOVES: tuple[type[AbstractMove], ...] = (Widen, AddNode, AddEdge, Hold)
+MOVES: tuple[type[AbstractMove], ...] = (Widen, AddNode, AddEdge, InsertLayer, AddBlock, Prune, Hold)
 GROWING_MOVES: tuple[type[AbstractMove], ...] = tuple(move for move in MOVES if move is not Hold)
 
 
@@ -52,10 +55,10 @@ def legal_moves(
     max_flops: int | None = None,
     max_params: int | None = None,
 ) -> tuple[AbstractMove, ...]:
-    """Every legal growing move, sorted, that stays within the budget.
+    """Every legal move, sorted, that stays within the budget.
 
     Args:
-        kinds: kinds of move to consider (``widen``, ``add_node``, ``add_edge``).
+        kinds: kinds of move to consider, by their ``kind``.
         units: sizes to offer, ascending.
         palette: what new nodes are made of.
         max_flops: forward FLOPs per example that the grown architecture may not exceed.

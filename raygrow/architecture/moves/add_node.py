@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 from raygrow.architecture.activations import ACTIVATIONS
-from raygrow.architecture.moves.base import AbstractMove, Site, check_ends, check_units, ordered_pairs
+from raygrow.architecture.moves.base import AbstractMove, Site, check_ends, check_units, new_name, ordered_pairs
 from raygrow.architecture.palette import Palette
 from raygrow.architecture.readings import LINEAR, AbstractReading, Grid
 from raygrow.architecture.spec import Architecture, Edge, least_units
@@ -96,9 +95,3 @@ class AddNode(AbstractMove):
         for count in units:
             if count >= least:
                 yield cls(sources, targets, count, palette.activation, reads, feeds, palette.norm, palette.dropout)
-
-
-def new_name(arch: Architecture) -> str:
-    """The name that the next node gets: ``h`` and the number after the highest there is."""
-    numbers = [int(name[1:]) for name in arch.hidden if re.fullmatch(r"h\d+", name)]
-    return f"h{1 + max(numbers, default=0)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -81,7 +82,7 @@ class AbstractMove(ABC):
     @property
     @abstractmethod
     def units(self) -> int:
-        """New units (0 where a move adds none)."""
+        """Units that it adds, or removes; 0 where it does neither."""
 
     @abstractmethod
     def apply(self, arch: Architecture) -> Architecture:
@@ -93,7 +94,7 @@ class AbstractMove(ABC):
 
     @abstractmethod
     def place(self, arch: Architecture) -> Site | None:
-        """The site whose statistics the initializer needs; None where nothing is initialised."""
+        """The site whose statistics the initializer needs; None where no initializer is asked (``raygrow.growth.exact``)."""
 
     def landing(self, arch: Architecture) -> tuple[str, int]:
         """The node in which new units come to stand, and the first of their places there.
@@ -102,6 +103,10 @@ class AbstractMove(ABC):
             MoveError: the move adds no units.
         """
         raise MoveError(f"{self!r} adds no units")
+
+    def succession(self, arch: Architecture) -> tuple[str, str] | None:
+        """A node and the new one that takes over its outgoing edges, with their weights; None where none does."""
+        return None
 
     @classmethod
     @abstractmethod
@@ -162,3 +167,9 @@ def ordered_pairs(arch: Architecture) -> Iterator[tuple[str, str]]:
 def is_stream(arch: Architecture, name: str) -> bool:
     """Whether a weightless edge ties the size of the node to another's."""
     return any(not e.reading.weighted and name in (e.source, e.target) for e in arch.edges)
+
+
+def new_name(arch: Architecture, after: int = 0) -> str:
+    """The name that the next node gets: ``h`` and the number after the highest there is; or that of a node ``after`` it."""
+    numbers = [int(name[1:]) for name in arch.hidden if re.fullmatch(r"h\d+", name)]
+    return f"h{1 + after + max(numbers, default=0)}"

@@ -8,7 +8,7 @@ from typing import Literal, final
 
 import torch
 
-from raygrow.architecture import ACTIVATIONS, AddEdge, AddNode, Site, Widen
+from raygrow.architecture import ACTIVATIONS, AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import FORMED, Residuals, eigenpairs, leading_eigenpairs
 from raygrow.growth.initializers.base import AbstractInitializer, prefixes, split_fan_in, width_of
 from raygrow.growth.meter import Meter
@@ -25,7 +25,7 @@ class GradMax(AbstractInitializer):
     zero fan-in would never move: it then starts as small noise.
     """
 
-    supports = frozenset({Widen, AddNode, AddEdge})
+    supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     line_searched = False
 
     kind: Literal["gradmax"] = "gradmax"

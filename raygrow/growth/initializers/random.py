@@ -8,7 +8,7 @@ from typing import Literal, final
 
 import torch
 
-from raygrow.architecture import AddEdge, AddNode, Site, Widen
+from raygrow.architecture import AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers.base import AbstractInitializer, prefixes, split_fan_in, width_of
 from raygrow.growth.meter import Meter
@@ -20,7 +20,7 @@ from raygrow.nn import Extension
 class RandomInitializer(AbstractInitializer):
     """He-normal fan-in (He et al. 2015), zero bias and zero fan-out: preserves the function, alive in its fan-out."""
 
-    supports = frozenset({Widen, AddNode, AddEdge})
+    supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     line_searched = False
 
     kind: Literal["random"] = "random"

@@ -10,7 +10,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from raygrow.architecture import ACTIVATIONS, AddEdge, AddNode, Site, Widen
+from raygrow.architecture import ACTIVATIONS, AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals, leading
 from raygrow.growth.curvature import CURVED_OUTPUTS, curved_directions, worth_searching
 from raygrow.growth.initializers.base import AbstractInitializer, split_fan_in
@@ -45,7 +45,7 @@ class Tiny(AbstractInitializer):
     its amplitude comes from the line search. A new edge gets the same refit with h the values it reads (2.2).
     """
 
-    supports = frozenset({Widen, AddNode, AddEdge})
+    supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     whitens = True
     line_searched = True
     taps = "centre"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import final
 
+from raygrow.architecture import AbstractMove, Architecture
 from raygrow.growth.measurements.base import AbstractMeasurement, Subject
 
 
@@ -16,4 +17,7 @@ class AddedDepth(AbstractMeasurement):
 
     def measure(self, subject: Subject) -> Mapping[int, float]:
         arch = subject.residuals.fold.arch
-        return {size: float(move.apply(arch).depth - arch.depth) for size, move in subject.moves.items()}
+        return {size: self.unplaced(move, arch) for size, move in subject.moves.items()}
+
+    def unplaced(self, move: AbstractMove, arch: Architecture) -> float:
+        return float(move.apply(arch).depth - arch.depth)

@@ -15,12 +15,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from raygrow.architecture import AbstractMove, Site
+from raygrow.architecture import AbstractMove, Architecture, Site
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.meter import Meter
-from raygrow.growth.prediction import hidden_values
-from raygrow.growth.statistics import Pass, picked, rows_of
+from raygrow.growth.prediction import hidden_rows
+from raygrow.growth.statistics import Pass, picked
 from raygrow.nn import Extension
 from raygrow.nn.maps import map_of
 
@@ -62,15 +62,9 @@ class Subject:
         found = self.initializer.begin(self.residuals, self.site, sorted(self.moves), generator, self.meter)
         return {size: self._awake(extension) for size, extension in found.items()}
 
-    def hidden(self, extension: Extension) -> Tensor:
-        """Values of its new units, [n, k, *value grid]."""
-        return hidden_values(extension, self.site, self.residuals.fold.values, self.meter)
-
-    def read_by(self, target: str, hidden: Tensor) -> Tensor:
-        """What a target reads of new units of these values, one row for each of its own; [rows, k x taps], unit by unit."""
-        fold = self.residuals.fold
-        reading = self.site.feeds[self.site.targets.index(target)]
-        return rows_of(hidden, reading, fold.positions(fold.arch.by_name[target].grid))
+    def read_by(self, extension: Extension) -> dict[str, Tensor]:
+        """What each target reads of its new units, one row for each of its own; [rows, k x taps], unit by unit."""
+        return hidden_rows(extension, self.site, self.residuals.fold, self.meter)
 
     def edge_rows(self) -> Tensor:
         """What the target of an edge would read through it, one row for each of its own."""
@@ -87,14 +81,14 @@ class Subject:
             step = self.residuals.cross(self.edge_rows(), self.site.targets[0]).T
             return Extension(edge=step.reshape(extension.edge.shape))
         silent = not any(bool(block.any()) for block in extension.fan_out.values())
-        hidden = self.hidden(extension)
+        read = self.read_by(extension)
         if silent:
             fan_out = {
-                target: self.residuals.cross(self.read_by(target, hidden), target).T.reshape(block.shape)
+                target: self.residuals.cross(read[target], target).T.reshape(block.shape)
                 for target, block in extension.fan_out.items()
             }
             return replace(extension, fan_out=fan_out)
-        faint = float(hidden.square().mean()) < FAINT**2
+        faint = max(float(rows.square().mean()) for rows in read.values()) < FAINT**2
         # What a pooled unit feeds does not say which of its positions to move.
         return self._driven(extension) if faint and self.site.pool == 1 else extension
 
@@ -131,3 +125,7 @@ class AbstractMeasurement(ABC):
     @abstractmethod
     def measure(self, subject: Subject) -> Mapping[int, float]:
         """By units of the move; a size is absent where the measurement is undefined."""
+
+    def unplaced(self, move: AbstractMove, arch: Architecture) -> float | None:
+        """Of a move that has no site; None where that is undefined."""
+        return None

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import final
 
 import torch
 from torch import Tensor
 
-from raygrow.architecture import AbstractMove
+from raygrow.architecture import AbstractMove, forward_flops
 from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.measurements.base import AbstractMeasurement, Subject
 from raygrow.growth.prediction import derivative
-from raygrow.growth.statistics import Fold, picked
-from raygrow.nn import Extension, Network, graft
+from raygrow.growth.statistics import picked
+from raygrow.growth.sweep import CHUNK
+from raygrow.nn import Extension, Trace, graft
 
 POINTS = (1 / 6, 3 / 6, 5 / 6)
 """Where the gradient is taken between 0 and the whole amplitude: the midpoint rule of three."""
@@ -40,54 +42,90 @@ class IntegratedGradient(AbstractMeasurement):
             activation = subject.site.activation
             if extension.rewritten and activation and subject.initializer.preserves_function(activation):
                 continue
-            found[size] = self._decrease(subject, _change(subject, subject.moves[size], extension))
+            way = Way(subject, subject.moves[size], extension)
+            found[size] = way.decrease()
         return found
 
-    def _decrease(self, subject: Subject, delta: Mapping[str, Tensor]) -> float:
-        passed, fold, meter = subject.passed, subject.residuals.fold, subject.meter
-        looked = _looked_at(delta, fold)
-        slope = float(derivative(looked, fold.gradients, fold).double().mean())
-        bend = float(derivative(looked, fold.curvature, fold).double().square().mean())
-        if not slope > 0 or not bend > 0:
-            return 0.0
-        whole = slope / bend
-        slopes = []
-        for point in POINTS:
-            step = {target: point * whole * added for target, added in delta.items()}
-            meter.products += passed.network.tail_flops(step) * len(passed.sample)
-            trace = passed.network.moved(passed.everything, step)
-            at_output = passed.loss.descent(trace.output, passed.sample.y)
-            gradients = backpropagate(passed.network, trace, at_output, list(delta), meter)
-            slopes.append(float(derivative(looked, _looked_at(gradients, fold), fold).double().mean()))
-        return whole * sum(slopes) / len(slopes)
 
+class Way:
+    """From a network to its graft, as a straight line in what the targets receive.
 
-def _looked_at(maps: Mapping[str, Tensor], fold: Fold) -> dict[str, Tensor]:
-    """Rows at the positions that the statistics look at."""
-    return {name: picked(found, fold.positions(fold.arch.by_name[name].grid)) for name, found in maps.items()}
+    Args:
+        subject: where.
+        move, extension: the graft.
+    """
 
+    def __init__(self, subject: Subject, move: AbstractMove, extension: Extension) -> None:
+        self.subject, self.network = subject, subject.passed.network
+        self.grown = graft(self.network, move, extension)
+        self.node = None if subject.site.activation is None else move.landing(self.network.arch)[0]
 
-@torch.no_grad()
-def _change(subject: Subject, move: AbstractMove, extension: Extension) -> dict[str, Tensor]:
-    """What the move adds to the pre-activations of its targets, with everything else as it is."""
-    passed = subject.passed
-    grown = graft(passed.network, move, extension)
-    values = dict(passed.everything.values)
-    if subject.site.activation is not None:
-        node, _ = move.landing(passed.network.arch)
-        before = _read(subject, grown, node, values)
-        values[node] = next(step for step in grown.steps if step.name == node).function(before)
-    return {
-        target: _read(subject, grown, target, values) - passed.everything.preactivations[target]
-        for target in subject.site.targets
-    }
+    @torch.no_grad()
+    def decrease(self) -> float:
+        """Amplitude times the mean slope on the way."""
+        whole = self.amplitude()
+        return whole * sum(self.slope(point * whole) for point in POINTS) / len(POINTS) if whole > 0 else 0.0
 
+    @torch.no_grad()
+    def amplitude(self) -> float:
+        """One Newton step from the start, by the positions looked at; 0 where the loss does not fall."""
+        fold = self.subject.residuals.fold
+        parts: dict[str, list[Tensor]] = {target: [] for target in self.subject.site.targets}
+        for cut, _, change in self._pieces():
+            for target, added in change.items():
+                places = fold.positions(fold.arch.by_name[target].grid)
+                parts[target].append(picked(added, None if places is None else places[cut]))
+        deltas = {target: torch.cat(rows) for target, rows in parts.items()}
+        slope = float(derivative(deltas, fold.gradients, fold).double().mean())
+        bend = float(derivative(deltas, fold.curvature, fold).double().square().mean())
+        return slope / bend if slope > 0 and bend > 0 else 0.0
 
-def _read(subject: Subject, network: Network, node: str, values: Mapping[str, Tensor]) -> Tensor:
-    """Pre-activation of a node, given the values that it reads."""
-    step = next(step for step in network.steps if step.name == node)
-    total = step.bias.view(1, -1, *(1 for _ in network.arch.by_name[node].grid))
-    for source, reading, weight, flops in step.reads:
-        subject.meter.products += flops * len(subject.passed.sample)
-        total = total + reading.read(values[source], weight)
-    return total
+    @torch.no_grad()
+    def slope(self, at: float) -> float:
+        """-dloss/de, the mean over the examples, at this amplitude."""
+        passed, meter, total = self.subject.passed, self.subject.meter, 0.0
+        for cut, trace, change in self._pieces():
+            y = passed.sample.y[cut]
+            step = {target: at * added for target, added in change.items()}
+            meter.products += self.network.tail_flops(step) * len(y)
+            moved = self.network.moved(trace, step)
+            at_output = passed.loss.descent(moved.output, y)
+            found = backpropagate(self.network, moved, at_output, list(change), meter)
+            total += sum(float((found[target] * added).sum(dtype=torch.float64)) for target, added in change.items())
+        return total / len(passed.sample)
+
+    def change(self, trace: Trace) -> dict[str, Tensor]:
+        """What the graft adds to the pre-activations of its targets, [n, size, *grid], with everything else as it is."""
+        values = dict(trace.values)
+        if self.node is not None:
+            before = self._read(self.node, values)
+            values[self.node] = next(step for step in self.grown.steps if step.name == self.node).function(before)
+        return {
+            target: self._read(target, values) - trace.preactivations[target] for target in self.subject.site.targets
+        }
+
+    def _read(self, node: str, values: Mapping[str, Tensor]) -> Tensor:
+        """Pre-activation of a node of the grown network, given the values that it reads."""
+        step = next(step for step in self.grown.steps if step.name == node)
+        total = step.bias.view(1, -1, *(1 for _ in self.grown.arch.by_name[node].grid))
+        for source, reading, weight, flops in step.reads:
+            self.subject.meter.products += flops * len(values[source])
+            total = total + reading.read(values[source], weight)
+        return total
+
+    @cached_property
+    def _of_all(self) -> dict[str, Tensor]:
+        return self.change(self.subject.passed.trace)
+
+    def _pieces(self) -> Iterator[tuple[slice, Trace, dict[str, Tensor]]]:
+        """The statistics examples through the network as it is, and their change: of maps in chunks, anew each time."""
+        passed = self.subject.passed
+        if self.network.arch.plain:
+            yield slice(None), passed.trace, self._of_all
+            return
+        for start in range(0, len(passed.sample), CHUNK):
+            cut = slice(start, start + CHUNK)
+            x = passed.sample.x[cut]
+            self.subject.meter.products += forward_flops(self.network.arch) * len(x)
+            trace = self.network.trace(x)
+            yield cut, trace, self.change(trace)

@@ -38,12 +38,9 @@ class NaturalExpansion(AbstractMeasurement):
             return dict.fromkeys(subject.moves, float(score))
         # The units of a smaller size are the first of a larger one.
         most = max(subject.moves)
-        hidden = subject.hidden(subject.extensions[most])
-        each = torch.zeros(most, dtype=torch.float64, device=hidden.device)
-        for target in subject.site.targets:
-            columns = self.of_columns(subject, subject.read_by(target, hidden), target)
-            each += columns.view(most, -1).sum(1)
-        total = each.cumsum(0)
+        read = subject.read_by(subject.extensions[most])
+        each = [self.of_columns(subject, rows, target).view(most, -1).sum(1) for target, rows in read.items()]
+        total = torch.stack(each).sum(0).cumsum(0)
         return {size: float(total[size - 1]) for size in subject.moves}
 
     def of_columns(self, subject: Subject, values: Tensor, target: str) -> Tensor:
