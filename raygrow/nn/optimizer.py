@@ -37,9 +37,10 @@ class OptimizerPlan:
 
     Attributes:
         lr: of every entry but new ones; constant while growing.
-        new_lr: rate of new entries: ``same`` as the others, or ``norm``: times |W_new| / |W_old| (Frobenius norms of the new
-            and the old entries of their parameter as they are, between 0.1 and 10; Yuan et al. 2023, "Accelerated training
-            via incrementally growing neural networks using variance transfer and learning rate adaptation").
+        new_lr: rate of new entries: ``same`` as the others, or ``norm``: times |W_t| / |W_0|, the Frobenius norms, as they
+            are, of the entries of their parameter that were added together with them and of those that were there first
+            (at least 0.1, at most 10; Yuan et al. 2023, "Accelerated training via incrementally growing neural networks
+            using variance transfer and learning rate adaptation").
         warmup_steps: W: at its k-th step a new entry has the share k / W of its rate; 0 for none.
         new_moments: second moment that a new entry of an old parameter begins with, ``carry_state``.
         clip: most that the norm of a network's gradients may be, of new and old entries apart; None for no limit.

@@ -142,7 +142,7 @@ class Training(Section):
     """Steps for which the weights of an adopted move are new, at least 1; the options below that name new weights hold so
     long."""
     new_lr: NewRate = "same"
-    """Learning rate of new weights: ``same`` as all; ``norm``: times norm of the new / norm of the old weights of a matrix."""
+    """Learning rate of new weights: ``same`` as all; ``norm``: times their norm / that of the first weights of their matrix."""
     warmup_steps: int = 0
     """Steps over which the learning rate of new weights rises linearly, 0 to ``new_steps``."""
     new_moments: NewMoments = "mean"

@@ -94,8 +94,8 @@ class Treatment:
         self._ages, self._params, self._gradients, self._moments = ages, params, gradients, moments
         self._optimizer, self._used = optimizer, used
         self._taken = 0
-        # Entries of one age are a cohort; all entries that are not new are cohort 0.
-        new = sorted(set(ages[ages < plan.new_steps].tolist()))
+        # Entries of one age are a cohort, oldest first; all entries that are not new are cohort 0.
+        new = sorted(set(ages[ages < plan.new_steps].tolist()), reverse=True)
         self._cohorts: list[float] = [math.inf, *new]
         self._refresh()
 
@@ -121,13 +121,23 @@ class Treatment:
                 place.within(numbers).copy_(2 * place.fork + place.within(self._new))
             self._clipped = Groups(numbers, 2 * forks)
         if plan.new_lr == "norm" and left:
-            keys: dict[tuple[int, str], int] = {}
-            # Two numbers a parameter, old and new; gaps and parameters without one of them share the last two.
-            numbers = torch.full_like(self._of, -1)
-            for place in self._places:
-                key = keys.setdefault((place.fork, place.name), len(keys))
-                place.within(numbers).copy_(2 * key + place.within(self._new))
-            self._normed = Groups(torch.where(numbers < 0, 2 * len(keys), numbers), 2 * len(keys) + 2)
+            self._lay_out_norms()
+
+    def _lay_out_norms(self) -> None:
+        """Number the slices of every parameter by cohort; the first that a parameter has is what the others go by."""
+        cohorts, keys = len(self._cohorts), dict[tuple[int, str], int]()
+        # The gaps between places are no entries: a number of their own, the last.
+        numbers = torch.full_like(self._of, -1)
+        for place in self._places:
+            key = keys.setdefault((place.fork, place.name), len(keys))
+            place.within(numbers).copy_(cohorts * key + place.within(self._of))
+        last = cohorts * len(keys)
+        self._slices = Groups(torch.where(numbers < 0, last, numbers), last + 1)
+        firsts = [
+            [size > 0 for size in sizes].index(True) for sizes in self._slices.sizes[:-1].view(-1, cohorts).tolist()
+        ]
+        bases = [cohorts * key + first for key, first in enumerate(firsts) for _ in range(cohorts)]
+        self._bases = torch.tensor([*bases, last], device=self._of.device)
 
     def step(self, lr: float) -> None:
         """One update at this rate, on old entries."""
@@ -150,7 +160,7 @@ class Treatment:
             after = torch.lerp(before, after, rates)
         if after is not self._params:
             self._params.copy_(after)
-        if new and self._cohorts[-1] + self._taken >= plan.new_steps:
+        if new and self._cohorts[1] + self._taken >= plan.new_steps:
             self._grow_up()
 
     def _by_cohort(self, values: Sequence[float]) -> Tensor:
@@ -161,21 +171,15 @@ class Treatment:
         """What the rate of every entry is multiplied by in the coming step; None where that is 1 throughout."""
         found: Tensor | None = None
         warming = self._plan.warmup_steps
-        if self._cohorts[1] + self._taken < warming:
+        if self._cohorts[-1] + self._taken < warming:
             found = self._by_cohort([1.0, *(min((a + self._taken + 1) / warming, 1.0) for a in self._cohorts[1:])])
         if self._plan.new_lr == "norm":
-            old, new = self._normed.sums(self._params * self._params).view(-1, 2).unbind(1)
-            # A parameter that is new as a whole has no old entries to go by.
-            factors = torch.where(self._mixed, (new / old).sqrt_().nan_to_num_(1.0, NORM_RANGE[1]), 1.0)
-            factors.clamp_(*NORM_RANGE)
-            scales = torch.stack([torch.ones_like(factors), factors], 1).flatten()[self._normed.of]
+            squares = self._slices.sums(self._params * self._params)
+            # What the others go by is divided by itself; zeros by zeros give no reason to slow down.
+            factors = (squares / squares[self._bases]).sqrt_().nan_to_num_(1.0, NORM_RANGE[1]).clamp_(*NORM_RANGE)
+            scales = factors[self._slices.of]
             found = scales if found is None else found.mul_(scales)
         return found
-
-    @property
-    def _mixed(self) -> Tensor:
-        """Parameters with both old and new entries."""
-        return (self._normed.sizes.view(-1, 2) > 0).all(1)
 
     def _young(self, before: Tensor, lr: float) -> Tensor:
         """Adam's update with the bias corrected by the age of the entry instead of the steps of its parameter."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,10 @@ class Apart:
     def young(self, age: int | None) -> bool:
         return age is not None and age + self.taken < self.plan.new_steps
 
+    def age(self, age: int | None) -> float:
+        """At the start; of all that is not new it is the same."""
+        return math.inf if age is None or not self.young(age) else age
+
     def gather(self, gradients: bool = False) -> None:
         """Into the network, or out of it the gradients of every slice."""
         with torch.no_grad():
@@ -199,17 +204,16 @@ class Apart:
 
     def rate(self, age: int | None, name: str) -> float:
         plan, rate = self.plan, self.plan.lr
-        if not self.young(age) or age is None:
+        if age is None or not self.young(age):
             return rate
         if plan.warmup_steps:
             rate *= min(1.0, (age + self.taken + 1) / plan.warmup_steps)
         if plan.new_lr == "norm":
-            new, old = (
-                [p.detach() for (a, n), p in self.own.items() if n == name and self.young(a) == young]
-                for young in (True, False)
-            )
-            if old:
-                rate *= min(max(float(torch.cat(new).norm() / torch.cat(old).norm()), 0.1), 10.0)
+            # The slice that was there first: what is old, or the eldest.
+            first = max(self.age(a) for a, n in self.own if n == name)
+            base = [p.detach() for (a, n), p in self.own.items() if n == name and self.age(a) == first]
+            if age != first:
+                rate *= min(max(float(self.own[age, name].detach().norm() / torch.cat(base).norm()), 0.1), 10.0)
         return rate
 
     def train(self, first: int, last: int) -> None:
@@ -275,14 +279,16 @@ def agree(ours: Learned, theirs: Apart) -> None:
             torch.testing.assert_close(found, theirs.optimizer.state[own][key], rtol=1e-8, atol=1e-11)
 
 
+@pytest.mark.parametrize("moves", [(MOVES[0], Widen("h1", 1)), (MOVES[1], Widen("h2", 3))], ids=["widen", "add_node"])
+@pytest.mark.parametrize("options", [OPTIONS["norm"], OPTIONS["all"]], ids=["norm", "all"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_generations_of_new_entries_keep_their_own_ages(kind: OptimizerKind) -> None:
+def test_two_generations_of_new_entries_keep_their_own_ages(kind: OptimizerKind, options: Any, moves: Any) -> None:
     """The second growth falls in the window of the first; neither checkpoint nor lesson may blur them."""
-    plan = plan_of(kind, **OPTIONS["all"])
+    plan = plan_of(kind, **options)
     parent = trained_parent(plan, torch.float64)
-    first = grown(parent, Widen("h1", 2), plan, 2)
+    first = grown(parent, moves[0], plan, 2)
     (learned,) = taught([first], plan, 40, 52)
-    second = grown(Fork(learned.network, learned.state), Widen("h1", 3), plan, 3)
+    second = grown(Fork(learned.network, learned.state), moves[1], plan, 3)
     newest, newer = added(second.network, first.network), added(second.network, parent.network)
     slices: dict[int | None, dict[str, Tensor]] = {
         None: {name: ~mask for name, mask in newer.items()},
