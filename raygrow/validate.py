@@ -8,7 +8,8 @@ from itertools import groupby
 from raygrow.app import Prepared
 from raygrow.architecture import Architecture, forward_flops, legal_moves, params, training_flops
 from raygrow.config import resolved, to_yaml
-from raygrow.population.plan import Member, examples_of, kind_of
+from raygrow.population.lengths import examples_of
+from raygrow.population.plan import Member, kind_of
 
 SECONDS_PER_STEP = 5e-5
 """Of a packed training step on one core; bound by overhead, so nearly the same for all tiny networks."""

@@ -15,7 +15,9 @@ PARAM_LENGTH = 500
 """Characters that every MLflow server takes; the whole configuration is an artifact."""
 STATUS = {"interrupted": "KILLED", "failed": "FAILED", "resumed": "RUNNING", "ended": "FINISHED"}
 NODE_TAGS = ("member", "strategy", "initializer", "round", "depth", "arch_id", "parent_arch_id", "move")
-NODE_METRICS = ("validation_loss", "flops_per_example", "params", "gain", "gain_per_flop", "train_flops")
+NODE_METRICS = (
+    "validation_loss", "flops_per_example", "params", "gain", "gain_per_flop", "newborn_gradient_ratio", "train_flops",
+)  # fmt: skip
 
 
 @dataclass

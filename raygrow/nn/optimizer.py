@@ -16,8 +16,13 @@ from torch import Tensor
 from raygrow.nn.network import Network
 
 OptimizerKind = Literal["adam", "sgd"]
+NewRate = Literal["same", "norm"]
+NewMoments = Literal["mean", "fresh"]
 State = Mapping[str, Mapping[str, Tensor]]
-"""By parameter name: ``step``, ``exp_avg`` and ``exp_avg_sq`` (Adam) or ``momentum_buffer`` (SGD)."""
+"""By parameter name: ``step``, ``exp_avg`` and ``exp_avg_sq`` (Adam) or ``momentum_buffer`` (SGD). While some of its entries
+are new, also ``born``, in the parameter's shape: the step at which each entry was added, -inf where it was there before."""
+
+BORN = "born"
 
 SGD_MOMENTUM = 0.9
 ADAM_BETAS = (0.9, 0.999)
@@ -28,10 +33,30 @@ MOMENTS: Mapping[OptimizerKind, tuple[str, ...]] = {"adam": ("exp_avg", "exp_avg
 
 @dataclass(frozen=True)
 class OptimizerPlan:
-    """Which optimiser, and its constant rate while growing."""
+    """Which optimiser, its rate, and how it treats new entries: those that growth added at most ``new_steps`` steps ago.
+
+    Attributes:
+        lr: of every entry but new ones; constant while growing.
+        new_lr: rate of new entries: ``same`` as the others, or ``norm``: times |W_t| / |W_0|, the Frobenius norms, as they
+            are, of the entries of their parameter that were added together with them and of those that were there first
+            (at least 0.1, at most 10; Yuan et al. 2023, "Accelerated training via incrementally growing neural networks
+            using variance transfer and learning rate adaptation").
+        warmup_steps: W: at its k-th step a new entry has the share k / W of its rate; 0 for none.
+        new_moments: second moment that a new entry of an old parameter begins with, ``carry_state``.
+        clip: most that the norm of a network's gradients may be, of new and old entries apart; None for no limit.
+        weight_decay: decoupled (Loshchilov and Hutter 2019): a step begins by multiplying every entry, but new ones, by
+            1 - lr x weight_decay.
+        new_steps: steps for which an entry is new.
+    """
 
     kind: OptimizerKind
     lr: float
+    new_lr: NewRate = "same"
+    warmup_steps: int = 0
+    new_moments: NewMoments = "mean"
+    clip: float | None = None
+    weight_decay: float = 0.0
+    new_steps: int = 500
 
 
 class Optimizer:
@@ -78,24 +103,40 @@ class Optimizer:
             )  # fmt: skip
 
 
-def carry_state(state: State, grown: Network) -> dict[str, dict[str, Tensor]]:
-    """Pad the state of a parent to the shapes of its grown network (growth_math 5 (b)).
+def carry_state(state: State, grown: Network, new_moments: NewMoments = "mean") -> dict[str, dict[str, Tensor]]:
+    """Pad the state of a parent to the shapes of its grown network (growth_math 5), and note what is new in it.
 
-    Old entries keep their moments and step count. New entries of an old tensor get first moment 0 and, as second
-    moment, the mean over that tensor: with zeros there, the inherited step count switches the bias correction off and
-    the first updates overshoot 6.6 times. A tensor that is new has no state, so its own step count starts at 0.
+    Old entries keep their moments and step count. New entries of an old parameter get first moment 0 and, as second
+    moment, with ``mean`` the mean over that parameter: with zeros there, the inherited step count switches the bias
+    correction off and the first updates overshoot 6.6 times. With ``fresh`` they do get zeros, and the next training
+    corrects their bias by their own age. A parameter that is new starts at step 0 with zeros either way.
+
+    Args:
+        state: of the parent; where it is empty nothing has been trained, so nothing is new.
     """
+    if not state:
+        return {}
+    moments = [key for key in next(iter(state.values())) if key not in ("step", BORN)]
     carried: dict[str, dict[str, Tensor]] = {}
     for name, parameter in grown.named_parameters():
+        like = parameter.detach()
         if name not in state:
+            zeros = {key: torch.zeros_like(like) for key in moments}
+            carried[name] = {"step": torch.zeros(()), **zeros, BORN: torch.zeros(like.shape, device=like.device)}
             continue
+        old = dict(state[name])
+        widened = old[moments[0]].shape != like.shape
+        if widened and BORN not in old:
+            old[BORN] = torch.full(old[moments[0]].shape, -torch.inf, device=like.device)
+        fills = {BORN: float(old["step"])}
+        if new_moments == "mean" and "exp_avg_sq" in old:
+            fills["exp_avg_sq"] = float(old["exp_avg_sq"].mean())
         carried[name] = {}
-        for key, old in state[name].items():
-            if old.shape == parameter.shape or key == "step":
-                carried[name][key] = old.detach().clone()
+        for key, value in old.items():
+            if key == "step" or not widened:
+                carried[name][key] = value.detach().clone()
                 continue
-            fill = float(old.mean()) if key == "exp_avg_sq" else 0.0
-            new = torch.full(parameter.shape, fill, dtype=old.dtype, device=old.device)
-            new[tuple(slice(0, size) for size in old.shape)] = old
+            new = torch.full(like.shape, fills.get(key, 0.0), dtype=value.dtype, device=value.device)
+            new[tuple(slice(0, size) for size in value.shape)] = value
             carried[name][key] = new
     return carried

@@ -20,6 +20,8 @@ class LineageNode:
         move: kind, with ``site`` and ``units``; None at the start, as all figures of the move.
         gain, gain_stderr: measured when adopted, against the control.
         gain_per_flop: None for added FLOPs <= 0.
+        newborn_gradient_ratio: root mean square of a new entry's gradient over that of an old one, in the probe; None where
+            the move added none, and in ledgers that do not have it.
         validation_loss: when adopted.
         train_flops: of the member up to and with this round.
         arch: its JSON form.
@@ -42,6 +44,7 @@ class LineageNode:
     gain_stderr: float | None
     added_flops: int | None
     gain_per_flop: float | None
+    newborn_gradient_ratio: float | None
     validation_loss: float | None
     flops_per_example: int
     params: int
@@ -104,6 +107,7 @@ def _start(name: str, kinds: tuple[str, str], network: Mapping[str, Any], spent:
         gain_stderr=None,
         added_flops=None,
         gain_per_flop=None,
+        newborn_gradient_ratio=None,
         validation_loss=network["validation_loss"],
         flops_per_example=network["flops_per_example"],
         params=network["params"],
@@ -131,6 +135,7 @@ def _grown(parent: LineageNode, row: Mapping[str, Any], round_: int, spent: int)
         gain_stderr=row["gain_stderr"],
         added_flops=row["added_flops"],
         gain_per_flop=row["gain"] / row["added_flops"] if row["added_flops"] > 0 else None,
+        newborn_gradient_ratio=row.get("newborn_gradient_ratio"),
         validation_loss=row["candidate_loss"],
         flops_per_example=row["flops_per_example"],
         params=row["params"],

@@ -11,10 +11,11 @@ import numpy as np
 from raygrow.architecture import Candidate, digest_seed, forward_flops, params
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction
-from raygrow.nn import Heritage, Network, OptimizerPlan, State, all_finite, carry_state, graft
+from raygrow.nn import Heritage, Network, State, all_finite, carry_state, graft
 from raygrow.population.checkpoints import Checkpoint
 from raygrow.population.growing import Growing
-from raygrow.population.plan import examples_of, kind_of
+from raygrow.population.lengths import examples_of
+from raygrow.population.plan import kind_of
 from raygrow.population.tasks import NO_LEGAL_MOVE, Costs, Report, Task
 from raygrow.strategies import Evidence, Outcome, Proposal, Situation
 from raygrow.training import Fork, ForkResult, Learned, Lesson, Probe, ProbePlan, example_order, score
@@ -35,7 +36,7 @@ class MemberRound:
         self.member = worker.plan.member(task.member)
         self.data, self.loss = worker.data, worker.data.loss
         training = self.member.training
-        self.optimizer = OptimizerPlan(training.optimizer, training.lr)
+        self.optimizer = training.optimizer_plan(training.lr)
         self.price = worker.facts.price(self.member.growth, worker.plan)
         self.meter = Meter()
         self.situation = Situation(
@@ -84,7 +85,7 @@ class MemberRound:
             move = candidates[proposal.id].move
             inherited = Heritage.of(move, network.arch, extension.kept).state(state)
             grown = graft(network, move, extension)
-            forks.append(Fork(grown, carry_state(inherited, grown)))
+            forks.append(Fork(grown, carry_state(inherited, grown, self.optimizer.new_moments)))
         mse = self._search_loss(network)
         data = self.data
         probe = Probe(forks, data.train, data.search, data.validation, self.loss, self._probe_plan(), self.optimizer)
@@ -217,6 +218,7 @@ class MemberRound:
             "statistic": statistic,
             "threshold": threshold,
             "reason": reason,
+            "newborn_gradient_ratio": result.newborn_gradient_ratio,
             "probe_train_flops": result.flops,
             "features": list(proposal.features),
             "measurements": dict(proposal.measurements),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any, Literal
 
 from raygrow.architecture import (
@@ -25,30 +24,11 @@ from raygrow.architecture import (
 from raygrow.data import AbstractSource
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.measurements import measurement_named
-from raygrow.nn import OptimizerKind
+from raygrow.nn import NewMoments, NewRate, OptimizerKind, OptimizerPlan
+from raygrow.population.lengths import Length, check_length
 from raygrow.population.pool_plan import PoolPlan, Section, check_least
 from raygrow.population.selection import AbstractSelection, Auction
 from raygrow.strategies import AbstractStrategy
-
-Length = int | str
-_EPOCHS = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*epochs?\s*(?:,\s*at least\s+([0-9]+)\s*)?")
-
-
-def examples_of(length: Length, rows: int) -> int:
-    """A length in examples: a whole number, or ``"1.5 epochs"`` of the training rows, ``"0.5 epochs, at least 2000"``."""
-    if isinstance(length, int):
-        return length
-    found = _EPOCHS.fullmatch(length)
-    assert found is not None, length
-    return max(math.ceil(Fraction(found[1]) * rows), int(found[2] or 1))
-
-
-def _check_length(name: str, length: Length, least: int) -> None:
-    if isinstance(length, int) and not isinstance(length, bool):
-        if length < least:
-            raise ValueError(f"`{name} >= {least}` examples must hold, but got {length}")
-    elif not _EPOCHS.fullmatch(str(length)):
-        raise ValueError(f'`{name}` must be a number of examples or epochs such as "1 epoch", but got {length!r}')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,14 +138,41 @@ class Training(Section):
     """Training examples of the final anneal by half a cosine, 0 or more; also epochs."""
     final_lr: float | None = None
     """Learning rate the final anneal begins at, above 0; null: ``lr``."""
+    new_steps: int = 500
+    """Steps for which the weights of an adopted move are new, at least 1; the options below that name new weights hold so
+    long."""
+    new_lr: NewRate = "same"
+    """Learning rate of new weights: ``same`` as all; ``norm``: times their norm / that of the first weights of their matrix."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate of new weights rises linearly, 0 to ``new_steps``."""
+    new_moments: NewMoments = "mean"
+    """Adam's second moment of new weights of an old matrix: its ``mean``, or ``fresh``: 0, corrected by their own age."""
+    clip: float | None = None
+    """Most that the norm of a network's gradients may be, of new and old weights apart; above 0; null: no limit."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay, per unit of learning rate and step, 0 or more; new weights and their biases do not decay."""
 
     def __post_init__(self) -> None:
         for name, rate in (("lr", self.lr), ("final_lr", self.final_lr)):
             if rate is not None and not (rate > 0 and math.isfinite(rate)):
                 raise ValueError(f"`{name} > 0` must hold, but got {rate}")
-        check_least(1, batch_size=self.batch_size)
-        _check_length("examples_per_round", self.examples_per_round, 0)
-        _check_length("final_examples", self.final_examples, 0)
+        if self.clip is not None and not (self.clip > 0 and math.isfinite(self.clip)):
+            raise ValueError(f"`clip > 0` must hold, but got {self.clip}")
+        check_least(1, batch_size=self.batch_size, new_steps=self.new_steps)
+        check_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
+        if self.warmup_steps > self.new_steps:
+            raise ValueError(f"`warmup_steps <= new_steps` must hold, but got {self.warmup_steps} > {self.new_steps}")
+        if self.lr * self.weight_decay >= 1:
+            raise ValueError(f"`lr * weight_decay < 1` must hold, but got {self.lr} * {self.weight_decay}")
+        check_length("examples_per_round", self.examples_per_round, 0)
+        check_length("final_examples", self.final_examples, 0)
+
+    def optimizer_plan(self, lr: float) -> OptimizerPlan:
+        """The optimiser at this rate."""
+        return OptimizerPlan(
+            self.optimizer, lr, self.new_lr, self.warmup_steps, self.new_moments, self.clip, self.weight_decay,
+            self.new_steps,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +218,7 @@ class Probe(Section):
     """Segments of a probe and blocks of validation (the steps of mdl's code), at least 1."""
 
     def __post_init__(self) -> None:
-        _check_length("examples", self.examples, 1)
+        check_length("examples", self.examples, 1)
         check_least(1, blocks=self.blocks)
 
 

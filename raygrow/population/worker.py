@@ -14,11 +14,12 @@ import torch
 
 from raygrow.architecture import digest_seed, forward_flops, params
 from raygrow.data import Dataset
-from raygrow.nn import Network, OptimizerPlan, State, all_finite, begun
+from raygrow.nn import Network, State, all_finite, begun
 from raygrow.population.checkpoints import Checkpoint, CheckpointStore
 from raygrow.population.growing import Samples
+from raygrow.population.lengths import examples_of
 from raygrow.population.member_round import MemberRound, Work
-from raygrow.population.plan import Facts, Member, Plan, examples_of, kind_of
+from raygrow.population.plan import Facts, Member, Plan, kind_of
 from raygrow.population.tasks import Costs, Report, Task
 from raygrow.training import Examples, ExampleSets, Fork, Learned, Lesson, Score, example_order, score, teach
 
@@ -124,7 +125,7 @@ class Worker:
         count = examples_of(training.final_examples, len(self.data.train))
         order = example_order(len(self.data.train), count, self.seed("final", member))
         fork = Fork(checkpoint.network, checkpoint.optimizer)
-        plan = OptimizerPlan(training.optimizer, training.final_lr or training.lr)
+        plan = training.optimizer_plan(training.final_lr or training.lr)
         lesson = Lesson([fork], self.data.train, [order], training.batch_size, self.data.loss, plan, anneal=True)
         (learned,) = yield lesson
         diverged = not all_finite(learned.network)

@@ -47,6 +47,7 @@ _FIELDS: tuple[tuple[str, Any], ...] = (
     ("seconds", pa.float64()),
     ("features", pa.list_(pa.float64())),
     ("measurements", pa.map_(pa.string(), pa.float64())),
+    ("newborn_gradient_ratio", pa.float64()),
 )
 
 
@@ -107,8 +108,9 @@ def _row(record: Record, probed: Probed) -> dict[str, Any]:
         "seed": row["seed"],
         "seconds": _finite(probed.seconds),
         "features": list(row["features"]),
-        # Ledgers of earlier versions have none.
+        # Ledgers of earlier versions have neither.
         "measurements": list(row.get("measurements", {}).items()),
+        "newborn_gradient_ratio": row.get("newborn_gradient_ratio"),
     }
 
 

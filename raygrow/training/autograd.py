@@ -15,7 +15,8 @@ from raygrow.architecture import digest_seed
 from raygrow.nn import Network, OptimizerPlan, clone
 from raygrow.nn.losses import AbstractLoss
 from raygrow.training.examples import Examples, gathered
-from raygrow.training.store import Fork, Store, whole_parameters
+from raygrow.training.place import whole_parameters
+from raygrow.training.store import Fork, Store
 
 CALIBRATED = 512
 """Examples on which batch norm takes its moments anew for averaged weights: those it followed belong to other weights."""
@@ -70,6 +71,12 @@ class AutogradPack:
                     for x, y in batches:
                         pupil.step(x, y, self._loss, generator, anneal)
 
+    def observe(self) -> None:
+        """Take the gradients of the last step into ``newborn_ratios``."""
+        for group in self._groups:
+            for pupil in group:
+                pupil.store.observe()
+
     @torch.no_grad()
     def write(self, networks: Sequence[Sequence[Network]]) -> None:
         """Write weights and moments into networks of the same architectures; averaged weights take moments of their own."""
@@ -84,3 +91,7 @@ class AutogradPack:
     def states(self) -> list[list[dict[str, dict[str, Tensor]]]]:
         """The optimiser's state of every network, by group and parameter name, as copies."""
         return [[pupil.store.states()[0] for pupil in group] for group in self._groups]
+
+    def newborn_ratios(self) -> list[list[float | None]]:
+        """Gradient of a new entry relative to that of an old one, by group and network (``Store.newborn_ratios``)."""
+        return [[pupil.store.newborn_ratios()[0] for pupil in group] for group in self._groups]

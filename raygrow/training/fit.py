@@ -75,10 +75,13 @@ class Learned:
     Attributes:
         network: of its own; the fork's is left as it was.
         state: of its optimiser.
+        newborn_gradient_ratio: root mean square of the gradient of an entry that was added just before the lesson, over
+            that of the other entries, the last steps of all segments together; None where none was added.
     """
 
     network: Network
     state: State
+    newborn_gradient_ratio: float | None = None
 
 
 def teach(lessons: Sequence[Lesson]) -> list[list[Learned]]:
@@ -97,13 +100,15 @@ def teach(lessons: Sequence[Lesson]) -> list[list[Learned]]:
         for segment in range(len(first.orders)):
             orders = [lesson.orders[segment] for lesson in given]
             pack.train([lesson.data for lesson in given], orders, first.batch_size, steps)
+            if len(orders[0]):
+                pack.observe()
             if any(lesson.heard for lesson in given) or segment + 1 == len(first.orders):
                 pack.write(networks)
             for lesson, own in zip(given, networks, strict=True):
                 if lesson.heard is not None:
                     lesson.heard(segment, own)
-        for i, own, states in zip(members, networks, pack.states(), strict=True):
-            learned[i] = [Learned(network, state) for network, state in zip(own, states, strict=True)]
+        for i, *found in zip(members, networks, pack.states(), pack.newborn_ratios(), strict=True):
+            learned[i] = [Learned(*fork) for fork in zip(*found, strict=True)]
     return [learned[i] for i in range(len(lessons))]
 
 

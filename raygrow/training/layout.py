@@ -15,7 +15,7 @@ from math import prod
 
 from raygrow.architecture import INPUT, OUTPUT, Architecture
 from raygrow.nn import bias_name, weight_name
-from raygrow.training.store import Place, aligned
+from raygrow.training.place import Place, aligned
 
 Key = tuple[str, ...]
 """A node of the union: its name, and for a node that not all networks have, what it reads, feeds and computes."""

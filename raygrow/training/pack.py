@@ -12,6 +12,7 @@ weights depend on its part alone, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ from raygrow.training.examples import Examples, gathered
 from raygrow.training.layout import Part, layouts
 from raygrow.training.store import Fork, Store
 from raygrow.training.workspace import Workspace
+
+T = TypeVar("T")
 
 
 class Pack:
@@ -84,6 +87,10 @@ class Pack:
             self._workspaces[batch] = Workspace(self._parts, self._store.params, self._store.gradients, batch)
         return self._workspaces[batch]
 
+    def observe(self) -> None:
+        """Take the gradients of the last step into ``newborn_ratios``."""
+        self._store.observe()
+
     def write(self, networks: Sequence[Sequence[Network]]) -> None:
         """Write the weights, averaged where an average is kept, into networks of the same architectures.
 
@@ -94,5 +101,12 @@ class Pack:
 
     def states(self) -> list[list[dict[str, dict[str, Tensor]]]]:
         """The optimiser's state of every network, by group and parameter name, as copies."""
-        found = iter(self._store.states())
+        return self._grouped(self._store.states())
+
+    def newborn_ratios(self) -> list[list[float | None]]:
+        """Gradient of a new entry relative to that of an old one, by group and network (``Store.newborn_ratios``)."""
+        return self._grouped(self._store.newborn_ratios())
+
+    def _grouped(self, by_fork: Sequence[T]) -> list[list[T]]:
+        found = iter(by_fork)
         return [[next(found) for _ in range(size)] for size in self._sizes]

@@ -42,6 +42,7 @@ class ForkResult:
     Attributes:
         network: the average of the fork's weights over its last steps, which is what every loss here is of.
         state: of the optimiser after the probe.
+        newborn_gradient_ratio: of what was grown just before the probe (``Learned``).
         blocks: losses of block b after segment b.
         validation: all of validation after the last segment, in the probe's permuted order.
         search: the search examples after the last segment.
@@ -50,6 +51,7 @@ class ForkResult:
 
     network: Network
     state: State
+    newborn_gradient_ratio: float | None
     blocks: tuple[NDArray[np.float64], ...]
     validation: Score
     search: Score
@@ -113,7 +115,9 @@ class Probe:
             spent = sum(b.flops for b in (*blocks, whole, on_search))
             flops = self.lesson.flops_of(fork.network.arch) + spent
             losses = tuple(block.losses for block in blocks)
-            found.append(ForkResult(fork.network, fork.state, losses, whole, on_search, flops))
+            found.append(
+                ForkResult(fork.network, fork.state, fork.newborn_gradient_ratio, losses, whole, on_search, flops)
+            )
         return found
 
 

@@ -14,15 +14,9 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from raygrow.nn import MOMENTS, Network, Optimizer, OptimizerPlan, State
-
-ALIGNMENT = 64
-"""Elements at which regions of a buffer begin: whole cache lines, and whole unrolled vectors of any processor."""
-
-
-def aligned(count: int) -> int:
-    """The next place, from this one on, at which a region may begin."""
-    return -(-count // ALIGNMENT) * ALIGNMENT
+from raygrow.nn import BORN, MOMENTS, Network, Optimizer, OptimizerPlan, State
+from raygrow.training.place import Place, aligned
+from raygrow.training.treatment import Newborn, Treatment
 
 
 @dataclass(frozen=True)
@@ -31,46 +25,6 @@ class Fork:
 
     network: Network
     state: State
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a piece of a network's parameter lies in the buffers, row by row.
-
-    Attributes:
-        fork: position of the network.
-        name: of its parameter.
-        piece: which entries of the parameter; all of them along dimensions that it does not name.
-        shape: of the piece, all dimensions.
-        start: in the buffers.
-    """
-
-    fork: int
-    name: str
-    piece: tuple[slice, ...]
-    shape: tuple[int, ...]
-    start: int
-
-    @property
-    def stop(self) -> int:
-        return self.start + math.prod(self.shape)
-
-    def of(self, parameter: Tensor) -> Tensor:
-        """The piece, as a view of the parameter or of anything in its shape."""
-        return parameter[self.piece]
-
-    def within(self, buffer: Tensor) -> Tensor:
-        """The piece, as a view of a buffer."""
-        return buffer[self.start : self.stop].view(self.shape)
-
-
-def whole_parameters(fork: int, network: Network, start: int = 0) -> list[Place]:
-    """A place for every parameter of a network, one after the other from ``start`` on, each aligned."""
-    places: list[Place] = []
-    for name, parameter in network.named.items():
-        places.append(Place(fork, name, (), tuple(parameter.shape), start))
-        start = aligned(places[-1].stop)
-    return places
 
 
 class Store:
@@ -105,16 +59,26 @@ class Store:
         self._load()
         self._carried: dict[tuple[int, str], float] = {}
         stretches = list(self._stretches(regions, size))
+        ages = self._ages()
         cuts = [slice(start, stop) for start, stop, _ in stretches]
         self._steps = [torch.tensor(steps, device=self.params.device) for *_, steps in stretches]
         self._ends = [stop for _, stop, _ in stretches]
-        self._optimizer = Optimizer(
+        used = self.gradients if plan.clip is None else torch.zeros_like(self.gradients)
+        self._optimizer: Optimizer | Treatment = Optimizer(
             plan.kind,
             [self.params[cut] for cut in cuts],
-            [self.gradients[cut] for cut in cuts],
+            [used[cut] for cut in cuts],
             [[moment[cut] for cut in cuts] for moment in self._moments.values()],
             self._steps,
         )
+        if Treatment.wanted(plan, ages):
+            entries = ages if ages is not None else torch.full_like(self.params, math.inf)
+            self._optimizer = Treatment(
+                plan, self._places, entries, self._steps_of, self.params, self.gradients, self._moments,
+                self._optimizer, used,
+            )  # fmt: skip
+        newborn = ages is not None and bool((ages == 0).any())
+        self._newborn = Newborn(len(self._forks), self._places, ages) if ages is not None and newborn else None
         self._average = self.params.clone() if averaged else None
         self._taken = 0
 
@@ -148,6 +112,17 @@ class Store:
                 if place.name in state:
                     place.within(moment).copy_(place.of(state[place.name][key]))
 
+    def _ages(self) -> Tensor | None:
+        """Steps taken since each entry was added, [size], inf where it was always there; None where nothing is new."""
+        if not any(BORN in entry for fork in self._forks for entry in fork.state.values()):
+            return None
+        ages = torch.full(self.params.shape, math.inf, device=self.params.device)
+        for place in self._places:
+            entry = self._forks[place.fork].state.get(place.name, {})
+            if BORN in entry:
+                place.within(ages).copy_(self._steps_of(place) - place.of(entry[BORN]))
+        return ages
+
     def step(self, anneal: int = 0) -> None:
         """One update of all networks by the gradients as they are.
 
@@ -162,6 +137,15 @@ class Store:
         self._taken += 1
         if self._average is not None:
             self._average.lerp_(self.params, max(self.LEAST, 1.0 / self._taken))
+
+    def observe(self) -> None:
+        """Take the gradients as they are into ``newborn_ratios``; costs nothing where nothing is new."""
+        if self._newborn is not None:
+            self._newborn.observe(self.gradients)
+
+    def newborn_ratios(self) -> list[float | None]:
+        """Gradient of an entry added just before, relative to that of another, root mean squares, by fork (``Newborn``)."""
+        return [None] * len(self._forks) if self._newborn is None else self._newborn.ratios()
 
     @torch.no_grad()
     def write(self, networks: Sequence[Network]) -> None:
@@ -189,4 +173,9 @@ class Store:
             entry["step"] = self._steps[at].detach().clone()
             for key, moment in self._moments.items():
                 place.of(entry[key]).copy_(place.within(moment))
+        for fork, entries in zip(self._forks, found, strict=True):
+            for name, entry in entries.items():
+                born = fork.state.get(name, {}).get(BORN)
+                if born is not None and float(born.max()) + self._plan.new_steps > float(entry["step"]):
+                    entry[BORN] = born.clone()
         return found

@@ -15,7 +15,7 @@ from torch import Tensor
 from raygrow.nn.kernels import KERNELS, Kernel
 from raygrow.nn.losses import AbstractLoss
 from raygrow.training.layout import Part, Segment
-from raygrow.training.store import aligned
+from raygrow.training.place import aligned
 
 
 class _Values:

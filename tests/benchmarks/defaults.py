@@ -1,7 +1,8 @@
 """How the frugal defaults were chosen: ``configs/tabular.yaml`` and changes of it, one at a time, on validation alone.
 
 Every setting of ``defaults.yaml`` runs on the sets of ``frugality.py`` with seeds 100 and on, which the final comparison does
-not use; the search that growth is measured against runs beside them. No figure here is of a test split.
+not use; the search that growth is measured against runs beside them, or with ``--against`` one of the settings, as for the
+treatment of new weights: ``--against "as shipped" --settings "as shipped" norm ...``. No figure here is of a test split.
 ``python -m tests.benchmarks.defaults``, from the root of the repository, writes every cell to JSON as it goes and, started
 again, goes on.
 """
@@ -65,20 +66,23 @@ def searched(name: str, seed: int) -> dict[str, Any]:
 
 
 def table(
-    cells: Mapping[str, Mapping[str, Any]], names: Sequence[str], sets: Sequence[str], seeds: Sequence[int]
+    cells: Mapping[str, Mapping[str, Any]], names: Sequence[str], sets: Sequence[str], seeds: Sequence[int], other: str
 ) -> list[dict[str, object]]:
-    """One row a setting: its score less the search's, mean +- sd over seeds, then medians of the ratios to it."""
-    return [{"setting": setting, **{name: _against(cells, setting, name, seeds) for name in sets}} for setting in names]
+    """One row a setting: its score less the other's, mean +- sd over seeds, then medians of the ratios to it."""
+    return [
+        {"setting": setting, **{name: _against(cells, setting, name, seeds, other) for name in sets}}
+        for setting in names
+    ]
 
 
-def _against(cells: Mapping[str, Mapping[str, Any]], setting: str, name: str, seeds: Sequence[int]) -> str:
+def _against(cells: Mapping[str, Mapping[str, Any]], setting: str, name: str, seeds: Sequence[int], other: str) -> str:
     pairs = [
-        (cells[f"{setting}/{name}/{seed}"], cells[f"{SEARCH}/{name}/{seed}"])
+        (cells[f"{setting}/{name}/{seed}"], cells[f"{other}/{name}/{seed}"])
         for seed in seeds
-        if f"{SEARCH}/{name}/{seed}" in cells
+        if f"{other}/{name}/{seed}" in cells
     ]
     if not pairs:
-        return "no search to compare with"
+        return f"no {other} to compare with"
 
     def share(figure: str) -> float:
         return statistics.median(cell[figure] / other["train_flops"] for cell, other in pairs)
@@ -97,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--settings", nargs="+", choices=[SEARCH, *listed], default=[SEARCH, *listed])
+    parser.add_argument("--against", choices=[SEARCH, *listed], default=SEARCH, help="what scores are compared with")
     parser.add_argument("--seeds", type=int, default=5, help=f"from {FIRST_SEED} on")
     parser.add_argument("--out", type=Path, default=Path("runs/defaults.json"))
     given = parser.parse_args()
@@ -112,7 +117,7 @@ def main() -> None:
     if SEARCH in given.settings:
         stop_ray()
     names = [name for name in given.settings if name != SEARCH]
-    print_table(table(cells, names, given.sets, range(FIRST_SEED, FIRST_SEED + given.seeds)))
+    print_table(table(cells, names, given.sets, range(FIRST_SEED, FIRST_SEED + given.seeds), given.against))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import raygrow
 from raygrow.app import Prepared, prepare_campaign
 from raygrow.architecture import forward_flops
 from raygrow.config import load_plan
-from raygrow.population.plan import examples_of
+from raygrow.population.lengths import examples_of
 from tests.benchmarks.fixed import FixedNet, all_training_rows, examples, layered
 from tests.benchmarks.harness import print_table, ratios, spread, write_json
 

@@ -33,6 +33,7 @@ from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import response
 from raygrow.growth.sweep import collect
 from raygrow.nn import (
+    BORN,
     MOMENTS,
     Extension,
     Network,
@@ -420,15 +421,25 @@ def test_carried_state_keeps_what_was_and_starts_what_is_new(kind: OptimizerKind
     grown = graft(parent, move, an_extension(parent.arch, move))
     carried = carry_state(state, grown)
     fresh = set(grown.state_dict()) - set(state)
-    assert set(carried) == set(state)
+    assert set(carried) == set(grown.state_dict())
     assert bool(fresh) == (not isinstance(move, Widen))
     for name, entry in carried.items():
         shape = grown.state_dict()[name].shape
-        assert float(entry["step"]) == 30
+        assert float(entry["step"]) == (0 if name in fresh else 30)
+        if name in fresh:
+            assert all(value.shape == shape and not value.any() for key, value in entry.items() if key != "step")
+            continue
+        wider = shape != parent.state_dict()[name].shape
+        assert set(entry) == {"step", *MOMENTS[kind], *([BORN] if wider else [])}
         for key, value in entry.items():
             if key == "step":
                 continue
             assert value.shape == shape
+            if key == BORN:
+                old_born = value[tuple(slice(0, size) for size in parent.state_dict()[name].shape)]
+                assert bool((old_born == -torch.inf).all())
+                assert int((value == 30).sum()) == value.numel() - old_born.numel() > 0
+                continue
             old = state[name][key]
             place = tuple(slice(0, size) for size in old.shape)
             assert torch.equal(value[place], old)

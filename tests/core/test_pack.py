@@ -45,7 +45,7 @@ from raygrow.population.worker import Worker
 from raygrow.strategies import Mdl, Periodic, Rl
 from raygrow.training import Examples, Fork, Learned, Lesson, example_order, teach
 from raygrow.training.layout import Layout, Part, layouts
-from raygrow.training.store import ALIGNMENT
+from raygrow.training.place import ALIGNMENT
 from tests.core.alone import counter, trained_alone
 
 INPUTS, OUTPUTS = 5, 3

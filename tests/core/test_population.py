@@ -32,6 +32,7 @@ from raygrow.population.checkpoints import FILES, Checkpoint, CheckpointStore
 from raygrow.population.coordinator import Coordinator
 from raygrow.population.folder import CampaignFolder
 from raygrow.population.ledger import Event, Ledger, write_atomically
+from raygrow.population.lengths import examples_of
 from raygrow.population.plan import (
     Budget,
     Campaign,
@@ -42,7 +43,6 @@ from raygrow.population.plan import (
     Plan,
     Probe,
     Training,
-    examples_of,
 )
 from raygrow.population.selection import Auction, Bid, Independent, ranked
 from raygrow.population.serial_pool import SerialPool

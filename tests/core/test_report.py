@@ -56,6 +56,7 @@ COLUMNS = [
     "predicted_gain", "gain", "gain_stderr", "added_flops", "gain_per_flop", "probe_train_flops", "control_loss",
     "candidate_loss", "verdict", "statistic", "threshold", "reason", "granted", "adopted", "control_checkpoint",
     "candidate_checkpoint", "seed", "seconds", "features", "measurements",
+    "newborn_gradient_ratio",
 ]  # fmt: skip
 SUMMARY = [
     "campaign",
@@ -398,7 +399,7 @@ def node(key: str, parent: str | None, member: str = "m") -> LineageNode:
     return LineageNode(
         key, member, "rl", "tiny", number, f"{number:016x}", "c", parent, None, number, None if start else "widen",
         None if start else "h1", None if start else 4, None if start else 0.25, None if start else 0.01,
-        None if start else 500, None if start else 0.0005, 0.5, 1000 + 500 * number, 10, 1, {},
+        None if start else 500, None if start else 0.0005, None if start else 0.7, 0.5, 1000 + 500 * number, 10, 1, {},
     )  # fmt: skip
 
 

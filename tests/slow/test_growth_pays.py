@@ -16,7 +16,8 @@ from raygrow.app import prepare_campaign
 from raygrow.config import load_plan
 from raygrow.nn import Network, OptimizerPlan
 from raygrow.nn.losses import LOSSES
-from raygrow.population.plan import Plan, examples_of
+from raygrow.population.lengths import examples_of
+from raygrow.population.plan import Plan
 from raygrow.training import Examples, Fork, example_order, fit, score
 
 SEEDS = range(5)
