@@ -19,6 +19,9 @@ COARSE = tuple(4.0**e for e in range(-12, 5))
 SCOUTS = 64
 """Examples that find the order of magnitude; all of them then decide."""
 
+ROWS_AT_ONCE = 2048
+"""Examples times scales in one pass: what is much larger than the cache takes several times as long a row."""
+
 
 @dataclass(frozen=True)
 class LineSearch:
@@ -71,9 +74,11 @@ class Searched:
             deltas = {node: delta[:examples] for node, delta in deltas.items()}
         meter.products += self.network.tail_flops(deltas) * len(y) * len(scales)
         table = torch.tensor(scales, dtype=trace.output.dtype, device=trace.output.device)
-        outputs = self.network.tail(trace, deltas, table)
-        means = self.loss.per_example(outputs, y).mean(1, dtype=torch.float64)
-        return [loss if loss < math.inf else math.inf for loss in means.tolist()]
+        found: list[float] = []
+        for part in torch.split(table, max(1, ROWS_AT_ONCE // len(y))):
+            losses = self.loss.per_example(self.network.tail(trace, deltas, part), y)
+            found += losses.mean(1, dtype=torch.float64).tolist()
+        return [loss if loss < math.inf else math.inf for loss in found]
 
 
 @torch.no_grad()

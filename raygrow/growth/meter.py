@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
 NARROW = 16
 """Matrices of fewer columns than this are narrow."""
 

@@ -102,9 +102,7 @@ def _blind(residuals: Residuals, site: Site) -> bool:
     return all(set(site.sources) <= set(arch.parents(target)) for target in site.targets)
 
 
-def _linear_directions(
-    residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter
-) -> Tensor:
+def _linear_directions(residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter) -> Tensor:
     """Directions of the linearised theory above the noise floor (growth_math 1.2), then faint ones below it; [m, p2]."""
     rows = residuals.fold.reads(site.sources)
     found = leading(residuals, site.sources, site.targets, most, generator, meter)
