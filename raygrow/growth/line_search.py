@@ -19,6 +19,9 @@ COARSE = tuple(4.0**e for e in range(-12, 5))
 SCOUTS, MAP_SCOUTS = 64, 32
 """Examples that find the order of magnitude, of vectors and of maps; all of them then decide."""
 
+ROWS_AT_ONCE = 2048
+"""Examples times scales of vectors in one pass (of maps, one scale at a time): what is much larger than the cache takes several times as long a row."""
+
 
 @dataclass(frozen=True)
 class LineSearch:
@@ -71,12 +74,12 @@ class Searched:
             deltas = {node: delta[:examples] for node, delta in deltas.items()}
         meter.products += self.network.tail_flops(deltas) * len(y) * len(scales)
         table = torch.tensor(scales, dtype=trace.output.dtype, device=trace.output.device)
-        # Small networks take all scales at once; of maps one scale is large enough.
-        means = [
-            self.loss.per_example(self.network.tail(trace, deltas, some), y).mean(1, dtype=torch.float64)
-            for some in ([table] if self.network.arch.plain else torch.split(table, 1))
-        ]
-        return [loss if loss < math.inf else math.inf for loss in torch.cat(means).tolist()]
+        at_once = max(1, ROWS_AT_ONCE // len(y)) if self.network.arch.plain else 1
+        found: list[float] = []
+        for part in torch.split(table, at_once):
+            losses = self.loss.per_example(self.network.tail(trace, deltas, part), y)
+            found += losses.mean(1, dtype=torch.float64).tolist()
+        return [loss if loss < math.inf else math.inf for loss in found]
 
 
 @torch.no_grad()

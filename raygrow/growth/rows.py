@@ -22,6 +22,9 @@ REFIT_RIDGE = 1e-6
 WHITENING_RIDGE = 1e-6
 RANK_TOLERANCE = 1e-6
 
+WHOLE = 192
+"""Up to this many columns a symmetric product is computed whole."""
+
 Weigh = Callable[[Tensor, Meter], Tensor]
 
 
@@ -38,6 +41,18 @@ def ridge_for(trace: float, columns: int, rows: int, relative: float) -> float:
 def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     """Matrices of the same rows as one; a single one as it is."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
+
+
+def _squared(b: Tensor, meter: Meter) -> Tensor:
+    """b^T b, by halves of the columns where they are many: a product of the whole would compute both triangles."""
+    p = b.shape[1]
+    if p <= WHOLE:
+        return meter.mm(b.T, b)
+    left, right = torch.tensor_split(b, 2, 1)
+    corner = meter.mm(left.T, right)
+    above = torch.cat([_squared(left, meter), corner], 1)
+    below = torch.cat([corner.T, _squared(right, meter)], 1)
+    return torch.cat([above, below])
 
 
 class Rows:
@@ -81,12 +96,12 @@ class Rows:
         if self._gram is None:
             b = self.matrix
             if self.dual:
-                self._gram = meter.mm(b, b.T) / self.n
+                self._gram = _squared(b.T, meter) / self.n
             elif self.halves is not None and not self.halves[1].dual:
                 first, second = (half.n / self.n * half.gram(meter) for half in self.halves)
                 self._gram = first + second
             else:
-                self._gram = meter.mm(b.T, b).to(self._precision) / self.n
+                self._gram = _squared(b, meter).to(self._precision) / self.n
         return self._gram
 
     def factor(self, relative: float, meter: Meter) -> Factor:
@@ -145,7 +160,7 @@ class Rows:
             columns = max(self.p - 1, 1)
             # With fewer rows than columns z comes from the eigenpairs of the n x n dual, without a p x p matrix.
             dual = self.n < columns
-            gram = meter.mm(centred, centred.T) if dual else meter.mm(centred.T, centred).to(self._precision)
+            gram = _squared(centred.T, meter) if dual else _squared(centred, meter).to(self._precision)
             gram = gram / self.n
             trace = float(gram.diagonal().double().sum())
             ridge = ridge_for(trace, columns, self.n, WHITENING_RIDGE)

@@ -286,7 +286,9 @@ class Pass:
         return Statistics(Fold(self.network, values, gradients, bends, self._rows), self.sample.first)
 
     def _watch(self, tensors: Iterable[Tensor]) -> None:
-        self._check(float(torch.stack([rows.abs().amax() for rows in tensors]).amax()))
+        # Both ends, as rows.abs() would be a copy of everything.
+        ends = [end for rows in tensors for end in (rows.amax(), rows.amin())]
+        self._check(float(torch.stack(ends).abs().amax()))
 
     def _check(self, peak: float) -> None:
         if not peak < math.inf:
