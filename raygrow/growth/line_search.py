@@ -20,7 +20,8 @@ SCOUTS, MAP_SCOUTS = 64, 32
 """Examples that find the order of magnitude, of vectors and of maps; all of them then decide."""
 
 ROWS_AT_ONCE = 2048
-"""Examples times scales of vectors in one pass (of maps, one scale at a time): what is much larger than the cache takes several times as long a row."""
+"""Examples times scales of vectors in one pass; of maps one scale at a time. What is much larger than the cache takes several
+times as long a row."""
 
 
 @dataclass(frozen=True)
