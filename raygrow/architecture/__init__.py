@@ -32,10 +32,10 @@ from raygrow.architecture.readings import (
     Transposed,
 )
 from raygrow.architecture.seeds import digest_seed
-from raygrow.architecture.spec import INPUT, OUTPUT, Architecture, Edge, Node
+from raygrow.architecture.spec import INPUT, NORMS, OUTPUT, Architecture, Edge, Node
 
 __all__ = [
-    "ACTIVATIONS", "FAMILIES", "GROWING_MOVES", "INPUT", "LINEAR", "MOVES", "OUTPUT", "READINGS", "AbstractFamily",
+    "ACTIVATIONS", "FAMILIES", "GROWING_MOVES", "INPUT", "LINEAR", "MOVES", "NORMS", "OUTPUT", "READINGS", "AbstractFamily",
     "AbstractMove", "AbstractReading", "ActivationFacts", "AddBlock", "AddEdge", "AddNode", "Architecture", "Candidate",
     "Convolution", "Edge", "Grid", "Hold", "Identity", "InsertLayer", "Linear", "Node", "Palette", "Pooled", "Prune", "Site",
     "Transposed", "Widen",

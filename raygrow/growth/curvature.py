@@ -48,18 +48,43 @@ def curved_directions(
     if len(spread) == 0:
         return z.new_zeros(rank, 0)
     outputs = outputs - outputs.mean(0)
-    block = 2 * math.ceil(wanted / len(spread)) + SPARE
-    if rank <= max(WHOLE_RANK, block):
-        curvature, directions = meter.eigh(_hessians(z, outputs, meter))
-    else:
-        start = torch.randn(rank, block, generator=generator, dtype=torch.float64).to(z)
-        curvature, directions = _extreme(z, outputs, start, meter)
+    curvature, directions = extreme_eigenpairs(z, outputs, 2 * math.ceil(wanted / len(spread)), generator, meter)
     edge = 2 * math.sqrt(rank / n) * spread
     size = curvature.abs()
     output, column = torch.nonzero(size > edge[:, None], as_tuple=True)
     order = size[output, column].argsort(descending=True, stable=True)
     trial = directions[output[order], :, column[order]]
     return trial[_distinct(trial, wanted, meter)].T
+
+
+def extreme_eigenpairs(
+    z: Tensor,
+    outputs: Tensor,
+    wanted: int,
+    generator: torch.Generator,
+    meter: Meter,
+    *,
+    whole: int = WHOLE_RANK,
+    steps: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors of E[v z z^T] for every column v of ``outputs``.
+
+    All of them where the rank is small, else about the ``wanted`` of largest size, by block iteration.
+
+    Args:
+        z: rows, [n, rank].
+        outputs: [n, m].
+        whole: up to this rank the matrices are formed.
+        steps: of block iteration.
+
+    Returns:
+        [m, found] and, as columns, [m, rank, found].
+    """
+    rank, block = z.shape[1], wanted + SPARE
+    if rank <= max(whole, block):
+        return meter.eigh(_hessians(z, outputs, meter))
+    start = torch.randn(rank, block, generator=generator, dtype=torch.float64).to(z)
+    return _extreme(z, outputs, start, steps, meter)
 
 
 def _distinct(trial: Tensor, wanted: int, meter: Meter) -> list[int]:
@@ -84,14 +109,14 @@ def _hessians(z: Tensor, outputs: Tensor, meter: Meter) -> Tensor:
     return full
 
 
-def _extreme(z: Tensor, outputs: Tensor, start: Tensor, meter: Meter) -> tuple[Tensor, Tensor]:
-    """Eigenpairs of H_v within the range of H_v^2 start, [outputs, block] and [outputs, rank, block]."""
+def _extreme(z: Tensor, outputs: Tensor, start: Tensor, steps: int, meter: Meter) -> tuple[Tensor, Tensor]:
+    """Eigenpairs of H_v within the range of H_v^(1 + steps) start, [outputs, block] and [outputs, rank, block]."""
     (n, rank), count, block = z.shape, outputs.shape[1], start.shape[1]
     weights = outputs.unsqueeze(2)
 
     def pulled(along: Tensor) -> Tensor:
         """z^T (output * along) of every output, [outputs, rank, block]."""
-        weighted = (weights * along).view(n, count * block)
+        weighted = (weights * along).reshape(n, count * block)
         return meter.mm(z.T, weighted).view(rank, count, block).transpose(0, 1)
 
     def pushed(basis: Tensor) -> Tensor:
@@ -99,7 +124,8 @@ def _extreme(z: Tensor, outputs: Tensor, start: Tensor, meter: Meter) -> tuple[T
         return meter.mm(z, basis.transpose(0, 1).reshape(rank, count * block)).view(n, count, block)
 
     basis = meter.basis(pulled(meter.mm(z, start).unsqueeze(1)))
-    basis = meter.basis(pulled(pushed(basis)))
+    for _ in range(steps):
+        basis = meter.basis(pulled(pushed(basis)))
     along = pushed(basis)
     small = meter.bmm((along * weights).permute(1, 2, 0), along.transpose(0, 1)) / n
     curvature, inner = meter.eigh((small + small.transpose(1, 2)) / 2)

@@ -137,7 +137,8 @@ def predict(
     *,
     both_ways: bool = True,
 ) -> dict[int, Prediction | None]:
-    """Cross-fitted prediction of a site's moves by size; None where the new weights add nothing at birth.
+    """Cross-fitted prediction of a site's moves by size; None where the new weights add nothing at birth, or take over work of
+    old ones: what they add is not what changes then.
 
     Each half draws on from where the other stopped: with the same random directions in both, their refits would be one linear
     map and the halves' means nearly one number.
@@ -152,6 +153,8 @@ def predict(
     ways = ((halves[0], halves[1].fold), (halves[1], halves[0].fold))
     for learned, measured in ways if both_ways else ways[:1]:
         extensions = initializer.begin(learned, site, sizes, generator, meter)
+        if any(extension.rewritten for extension in extensions.values()):
+            return dict.fromkeys(sizes)
         hidden: Tensor | None = None
         if site.activation is not None and site.plain:
             # The units of a smaller size are the first of a larger one.

@@ -239,13 +239,16 @@ class Growing:
             )
         ]
         exact = [move for move in moves if type(move) in BUILDERS]
-        moves = [move for move in moves if type(move) in self.member.initializer.supports]
+        initializer = self.member.initializer
+        moves = [move for move in moves if type(move) in initializer.supports]
         # A new node that reads and feeds what an existing one does is that node, wider: one of the two is enough to probe,
         # and the wider node leaves the graph as it is.
         wider = {move.place(arch) for move in moves if isinstance(move, Widen)}
         placed = [(move.place(arch), move) for move in moves]
         return [
-            (site, move) for site, move in placed if site is not None and (isinstance(move, Widen) or site not in wider)
+            (site, move)
+            for site, move in placed
+            if site is not None and initializer.can_begin(site) and (isinstance(move, Widen) or site not in wider)
         ], exact
 
     def _measure(self, curvature: torch.Generator | None = None) -> Statistics:

@@ -321,6 +321,13 @@ class Plan(Section):
                     f"`members.{i}.growth.moves`: `network.family` {self.network.family!r} has no {', '.join(missing)}; it has "
                     f"{', '.join(self.network.known_moves)}"
                 )
+            begins, activation = member.initializer, self.network.activation
+            if not begins.supports_activation(activation):
+                known = ", ".join(a for a in ACTIVATIONS if a != "identity" and begins.supports_activation(a))
+                raise ValueError(
+                    f"`members.{i}.initializer`: {kind_of(begins)} cannot begin units of `network.activation` "
+                    f"{activation!r}; choose another initializer, or one of {known}"
+                )
 
     def moves(self, member: Member) -> tuple[str, ...]:
         """Kinds of move that a member may make."""

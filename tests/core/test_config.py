@@ -373,6 +373,7 @@ def test_plans_with_overrides_of_every_sort_survive_the_round_trip() -> None:
         {
             "data": {"kind": "teacher", "scale": 0.1, "seed": 2},
             "campaign": {"name": "null", "seed": 2**62, "rounds": 0},
+            "network": {"activation": "tanh"},
             "training": {"lr": 1 / 3, "examples_per_round": "0.5 epochs", "final_examples": 0},
             "growth": {"moves": ["add_edge"], "units": [7], "price": 1e-300},
             "members": [

@@ -48,7 +48,8 @@ class MeasurementContract:
                     moves = {size: _resized(with_activation(move, activation), size) for size in sizes}
                     site = moves[sizes[0]].place(network.arch)
                     assert site is not None
-                    yield Subject(site, moves, passed, found, initializer, 5, Meter())
+                    if initializer.can_begin(site):
+                        yield Subject(site, moves, passed, found, initializer, 5, Meter())
 
     def _measured(self, initializer: AbstractInitializer) -> list[Mapping[int, float]]:
         return [self.subject().measure(at) for at in self._sites(initializer)]
@@ -111,5 +112,8 @@ def test_the_tuples_hold_what_they_should() -> None:
     assert all(len(set(names)) == len(names) for names in kinds)
     assert {"mdl", "significance", "rl", "periodic", "random"} <= set(kinds[0])
     assert {"north", "senn", "firefly", "autogrow", "fragrow"} <= set(kinds[0])
-    assert {"tiny", "gradmax", "random"} <= set(kinds[1])
+    assert {"tiny", "gradmax", "random", "orthogonal", "north", "net2net", "firefly", "splitting", "senn"} <= set(
+        kinds[1]
+    )
+    assert "variance_transfer" in kinds[1]
     assert {"independent", "auction"} <= set(kinds[2])

@@ -11,13 +11,13 @@ import torch
 from raygrow.architecture import AddNode
 from raygrow.data import prepare
 from raygrow.data.teacher import Teacher
-from raygrow.growth.initializers import AbstractInitializer, GradMax, RandomInitializer, Tiny
+from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer, GradMax, RandomInitializer, Tiny
 from raygrow.growth.meter import Meter
-from raygrow.nn import Network, OptimizerPlan, clone
+from raygrow.nn import Network, OptimizerPlan, clone, graft
 from raygrow.population import growing
 from raygrow.population.checkpoints import CheckpointStore
 from raygrow.population.growing import Growing
-from raygrow.population.plan import Campaign, Facts, Growth, Member, Plan, Probe, Training
+from raygrow.population.plan import Campaign, Facts, Growth, Member, NetworkPlan, Plan, Probe, Training
 from raygrow.population.tasks import Report, Task
 from raygrow.population.worker import Worker
 from raygrow.strategies import FEATURES, AbstractStrategy, Mdl, Periodic, RandomStrategy
@@ -31,6 +31,7 @@ def a_worker(
     initializer: AbstractInitializer | None = None,
     statistics: int = 300,
     rows: int = 1500,
+    activation: str = "relu",
 ) -> Worker:
     member = Member(
         name="m",
@@ -45,9 +46,8 @@ def a_worker(
     data = Teacher(rows=rows)
     dataset = prepare(data, 0)
     facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), dataset.constant_loss())
-    return Worker(
-        Plan(data=data, members=(member,), campaign=Campaign(seed=0)), facts, dataset, CheckpointStore(folder)
-    )
+    plan = Plan(data=data, members=(member,), campaign=Campaign(seed=0), network=NetworkPlan(activation=activation))
+    return Worker(plan, facts, dataset, CheckpointStore(folder))
 
 
 def started(worker: Worker) -> str:
@@ -150,6 +150,27 @@ def test_a_first_look_keeps_a_site_as_good_as_the_best(
     assert close == pytest.approx({site: every[site] for site in close}, rel=1e-4)
     assert max(close.values()) >= 0.8 * max(every.values())
     assert cheap < 0.85 * dear
+
+
+@pytest.mark.parametrize("cls", INITIALIZERS, ids=lambda cls: str(cls().kind))
+def test_every_initializer_grows_a_node_and_widens_it(cls: type[AbstractInitializer], tmp_path: Path) -> None:
+    """From the linear start, and with a node whose units may be copied and split, where a strategy asks for predictions."""
+    worker = a_worker(tmp_path, Periodic(), cls(), activation="tanh")
+    assert worker.run([Task("round", "m", 1, started(worker))])[0]["candidates"]
+    worker = a_worker(tmp_path, Mdl(), cls(), activation="tanh")
+    network = Network(AddNode(("input",), ("output",), 4, "tanh").apply(worker.facts.start(worker.plan.network)))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    second = Growing(worker, worker.plan.member("m"), Task("round", "m", 2, ""), network, Meter())
+    proposed = second.propose()
+    assert "widen" in {candidate.move.kind for candidate in proposed.candidates.values()}
+    built = second.build(list(proposed.candidates.values()))
+    assert built
+    for id, extension in built.items():
+        child = graft(network, proposed.candidates[id].move, extension)
+        assert all(bool(torch.isfinite(p).all()) for p in child.parameters())
 
 
 def test_initializers_say_whether_they_whiten() -> None:

@@ -343,7 +343,7 @@ def test_everything_is_measured_on_images(activation: str, norm: str, initialize
     measurements = [cls() for cls in MEASUREMENTS]
     for move in moves:
         site = move.place(network.arch)
-        if site is None or type(move) not in initializer.supports:
+        if site is None or type(move) not in initializer.supports or not initializer.can_begin(site):
             continue
         at = Subject(site, {move.units: move}, passed, residuals, initializer, 3, Meter())
         found = {m.name: value for m in measurements for value in m.measure(at).values()}
@@ -358,7 +358,7 @@ def test_everything_is_measured_on_images(activation: str, norm: str, initialize
                 before = LOSSES["regression"].per_example(network(passed.sample.x), passed.sample.y).mean()
                 grown = graft(network, move, extension.scaled(whole))
                 after = LOSSES["regression"].per_example(grown(passed.sample.x), passed.sample.y).mean()
-            assert found["integrated_gradient"] == pytest.approx(float(before - after), rel=0.15)
+            assert found["integrated_gradient"] == pytest.approx(float(before - after), rel=0.2)
 
 
 @pytest.mark.parametrize("name", ["narrow", "no.such.module:Class", "tests.core.test_triggers:Halved"])

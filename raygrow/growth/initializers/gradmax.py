@@ -10,7 +10,7 @@ import torch
 
 from raygrow.architecture import ACTIVATIONS, AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import FORMED, Residuals, eigenpairs, leading_eigenpairs
-from raygrow.growth.initializers.base import AbstractInitializer, prefixes, split_fan_in, width_of
+from raygrow.growth.initializers.base import AbstractInitializer, columns_of, edge_of, prefixes
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
 
@@ -22,17 +22,23 @@ class GradMax(AbstractInitializer):
 
     With fan-out omega the gradient of a zero fan-in is proportional to E[b2 G^T] omega, so for orthonormal omega the
     squared norm is largest along the top singular vectors. Where the activation's slope at 0 is 0 (torch's ReLU), a
-    zero fan-in would never move: it then starts as small noise.
+    zero fan-in would never move; ``at_zero`` says how it begins there instead.
     """
 
     supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     line_searched = False
+    # Normalised within a layer or group, a fan-in of next to nothing is as large as any other.
+    norms = ("none", "batch")
 
     kind: Literal["gradmax"] = "gradmax"
     scale: float = 0.5
     """Norm of each new fan-out vector, relative to a unit vector. Above 0."""
+    at_zero: Literal["noise", "slope"] = "noise"
+    """Where the activation's slope at 0 is 0: ``noise`` draws a small fan-in, so that each unit follows the examples that
+    its draw puts on the rising side; ``slope`` keeps the fan-in at 0 and puts every example there by a small bias, which has
+    the gradient of the paper's ReLU of slope 1 at 0 and adds a constant to the targets."""
     noise: float = 1e-3
-    """Standard deviation of the fan-in where the activation's slope at 0 is 0. Above 0."""
+    """Standard deviation of that fan-in, or the bias, in the units of weights. Above 0."""
 
     def __post_init__(self) -> None:
         if not self.scale > 0 or not self.noise > 0:
@@ -46,10 +52,9 @@ class GradMax(AbstractInitializer):
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
         fold = residuals.fold
-        p = 1 + sum(width_of(residuals, source) for source in site.sources)
         if site.activation is None:
-            (target,) = site.targets
-            return {0: Extension(edge=fold.values[site.sources[0]].new_zeros(width_of(residuals, target), p - 1))}
+            return edge_of(residuals, site)
+        p = columns_of(residuals, site)
         rows, g = fold.reads(site.sources).matrix, fold.feeds(site.targets)
         m2 = meter.mm(rows.T, g) / len(g)
         most = max(sizes)
@@ -67,8 +72,9 @@ class GradMax(AbstractInitializer):
         omega = self.scale * torch.cat([right, extra / extra.norm(dim=0)], 1)
         alpha = m2.new_zeros(most, p)
         if ACTIVATIONS[site.activation].slope_at_zero == 0.0:
-            draw = torch.randn(most, p - 1, generator=generator, dtype=torch.float64)
-            alpha[:, :-1] = self.noise * draw.to(m2)
-        fan_in, bias = split_fan_in(site, residuals, alpha)
-        blocks = torch.split(omega, [width_of(residuals, t) for t in site.targets])
-        return prefixes(sizes, fan_in, bias, dict(zip(site.targets, blocks, strict=True)))
+            if self.at_zero == "slope":
+                alpha[:, -1] = self.noise
+            else:
+                draw = torch.randn(most, p - 1, generator=generator, dtype=torch.float64)
+                alpha[:, :-1] = self.noise * draw.to(m2)
+        return prefixes(residuals, site, sizes, alpha, omega)

@@ -10,7 +10,8 @@ import torch
 
 from raygrow.architecture import AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers.base import AbstractInitializer, prefixes, split_fan_in, width_of
+from raygrow.growth.initializers.base import AbstractInitializer, columns_of, edge_of, like_of, prefixes
+from raygrow.growth.initializers.family import HE, column_spread, drawn, normal
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
 
@@ -24,7 +25,10 @@ class RandomInitializer(AbstractInitializer):
     line_searched = False
 
     kind: Literal["random"] = "random"
-    gain: float = 2.0
+    scale: Literal["he", "existing"] = "he"
+    """``he``: variance ``gain`` / fan-in; ``existing``: the standard deviation of the node's existing weights, tensor by
+    tensor, which training has set (He's for a new node, where there are none)."""
+    gain: float = HE
     """Variance of a fan-in weight times the fan-in; 2 is He's value for ReLU. Above 0."""
 
     def __post_init__(self) -> None:
@@ -37,15 +41,12 @@ class RandomInitializer(AbstractInitializer):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        widths = {target: width_of(residuals, target) for target in site.targets}
-        p = 1 + sum(width_of(residuals, source) for source in site.sources)
-        like = residuals.fold.values[site.sources[0]]
         if site.activation is None:
-            (target,) = site.targets
-            return {0: Extension(edge=like.new_zeros(widths[target], p - 1))}
-        most = max(sizes)
-        draw = torch.randn(most, p, generator=generator, dtype=torch.float64).to(like)
-        alpha = draw * (self.gain / max(p - 1, 1)) ** 0.5
+            return edge_of(residuals, site)
+        spread = column_spread(residuals, site) if self.scale == "existing" else None
+        if spread is None:
+            return prefixes(residuals, site, sizes, drawn(residuals, site, max(sizes), generator, self.gain))
+        alpha = normal(max(sizes), columns_of(residuals, site), generator, like_of(residuals, site))
+        alpha[:, :-1] *= spread
         alpha[:, -1] = 0.0
-        fan_in, bias = split_fan_in(site, residuals, alpha)
-        return prefixes(sizes, fan_in, bias, {target: like.new_zeros(width, most) for target, width in widths.items()})
+        return prefixes(residuals, site, sizes, alpha)

@@ -20,6 +20,9 @@ from raygrow.nn import Extension, Trace, graft
 POINTS = (1 / 6, 3 / 6, 5 / 6)
 """Where the gradient is taken between 0 and the whole amplitude: the midpoint rule of three."""
 
+ROUNDING = 1e3
+"""Units of the last place, of values of order one, that a sum of cancelling terms may be off."""
+
 
 @final
 class IntegratedGradient(AbstractMeasurement):
@@ -64,7 +67,10 @@ class Way:
     def decrease(self) -> float:
         """Amplitude times the mean slope on the way."""
         whole = self.amplitude()
-        return whole * sum(self.slope(point * whole) for point in POINTS) / len(POINTS) if whole > 0 else 0.0
+        if whole == 0:
+            return 0.0
+        # A step past the minimum may end above where it began.
+        return max(whole * sum(self.slope(point * whole) for point in POINTS) / len(POINTS), 0.0)
 
     @torch.no_grad()
     def amplitude(self) -> float:
@@ -76,6 +82,10 @@ class Way:
                 places = fold.positions(fold.arch.by_name[target].grid)
                 parts[target].append(picked(added, None if places is None else places[cut]))
         deltas = {target: torch.cat(rows) for target, rows in parts.items()}
+        peak = max(float(delta.abs().amax()) for delta in deltas.values())
+        if peak <= ROUNDING * torch.finfo(next(iter(deltas.values())).dtype).eps:
+            # Pairs that cancel add rounding errors; a step along those would be astronomical.
+            return 0.0
         slope = float(derivative(deltas, fold.gradients, fold).double().mean())
         bend = float(derivative(deltas, fold.curvature, fold).double().square().mean())
         return slope / bend if slope > 0 and bend > 0 else 0.0
