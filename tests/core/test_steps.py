@@ -401,3 +401,21 @@ def test_the_gradient_ratio_is_that_of_autograd(options: Any) -> None:
     assert learned[0].newborn_gradient_ratio is None
     for fork, own in zip(forks[1:], learned[1:], strict=True):
         assert own.newborn_gradient_ratio == pytest.approx(ratio(fork), rel=1e-9)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_both_engines_treat_new_entries_alike(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same dense forks by hand and by autograd: weights, ages and the gradient ratio."""
+    plan = plan_of("adam", **options)
+    parent = trained_parent(plan, torch.float64)
+    forks = [parent, *(grown(parent, move, plan, 2) for move in MOVES)]
+    packed = taught(forks, plan, 40, 40 + WINDOW + 5)
+    monkeypatch.setattr(Lesson, "plain", False)
+    again = taught(forks, plan, 40, 40 + WINDOW + 5)
+    for one, other in zip(packed, again, strict=True):
+        for name, parameter in one.network.named.items():
+            torch.testing.assert_close(other.network.named[name], parameter, rtol=1e-8, atol=1e-11)
+            assert other.state[name].keys() == one.state[name].keys()
+    assert packed[0].newborn_gradient_ratio is None
+    ratios = [[own.newborn_gradient_ratio for own in found[1:]] for found in (packed, again)]
+    assert ratios[0] == pytest.approx(ratios[1], rel=1e-6)
