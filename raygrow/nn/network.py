@@ -159,7 +159,7 @@ class Network(nn.Module):
         values: dict[str, Tensor] = {INPUT: self.shaped(x)}
         preactivations: dict[str, Tensor] = {}
         for name, reads, bias, _, function in self.steps:
-            total = self._read(reads, bias, values, len(x))
+            total = self._read(reads, bias, values, x.shape[0])
             preactivations[name] = total
             values[name] = function(total)
         return Trace(values, preactivations)
@@ -168,7 +168,7 @@ class Network(nn.Module):
         """Outputs as in training: batch norm by the batch's own moments, which the running ones follow, and dropout."""
         values: dict[str, Tensor] = {INPUT: self.shaped(x)}
         for name, reads, bias, layer, function in self.steps:
-            total = self._read(reads, bias, values, len(x))
+            total = self._read(reads, bias, values, x.shape[0])
             values[name] = function(total) if layer.node.plain else layer.trained(total, generator)
         return values[OUTPUT]
 
@@ -177,13 +177,13 @@ class Network(nn.Module):
         """Set the moments of batch norm to those of these examples, from the input on."""
         values: dict[str, Tensor] = {INPUT: self.shaped(x)}
         for name, reads, bias, layer, function in self.steps:
-            total = self._read(reads, bias, values, len(x))
+            total = self._read(reads, bias, values, x.shape[0])
             layer.calibrate(total)
             values[name] = function(total)
 
     def shaped(self, x: Tensor) -> Tensor:
         """Examples [n, inputs] as values of the input."""
-        return x.reshape(len(x), -1, *self._grid) if self._grid else x
+        return x.reshape(x.shape[0], -1, *self._grid) if self._grid else x
 
     @staticmethod
     def _read(reads: list[Read], bias: Tensor, values: Mapping[str, Tensor], n: int) -> Tensor:

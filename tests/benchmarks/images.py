@@ -1,7 +1,7 @@
 """Grown convolutional networks against grown dense ones, within equal FLOPs per example, on images.
 
-The same data, splits, seeds, strategy and budget; the convolutional arm may add convolutions to the linear model of all pixels, the
-dense arm sees the pixels as a vector. Paired by seed; the score is test accuracy, read once at the end of each campaign.
+The same data, splits, seeds, strategy and budget; the convolutional arm may add convolutions to the linear model of all
+pixels, the dense arm sees the pixels as a vector. Paired by seed; the score is test accuracy, read once at the end.
 
     python -m tests.benchmarks.images [--seeds 5] [--out FILE]
 """
@@ -21,32 +21,34 @@ import yaml
 from scipy import stats
 
 import raygrow
+from raygrow.config import load_plan
 from tests.benchmarks.harness import print_table, write_json
 
 CONFIG = Path(__file__).with_name("images.yaml")
 
 
-def overrides(data: Mapping[str, Any], network: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Of the shared configuration, for one arm and seed."""
-    changed = {f"data.{key}": value for key, value in data.items()} | {f"network.{k}": v for k, v in network.items()}
-    return {**changed, "campaign.seed": seed, "data.split_seed": seed}
+def measure(case: Mapping[str, Any], seed: int, rows: int | None = None) -> dict[str, dict[str, Any]]:
+    """What each arm came to.
 
-
-def measure(case: Mapping[str, Any], seed: int) -> dict[str, dict[str, Any]]:
-    """What each arm came to."""
-    found = {}
+    Args:
+        rows: the first so many; None for all.
+    """
     base = yaml.safe_load(CONFIG.read_text())["campaign"]
-    for arm in ("convolutional", "dense"):
-        config = {**base, "data": case["data"], "budget": {"max_flops_per_example": case["max_flops"]}}
-        with tempfile.TemporaryDirectory() as folder:
-            arm_keys = case[arm]
-            result = raygrow.run(
-                config, overrides=overrides(arm_keys.get("data", {}), arm_keys.get("network", {}), seed), out=Path(folder) / "run"
-            )
-            best = result.summary["best"]
-            found[arm] = {
-                key: best[key] for key in ("test_accuracy", "validation_accuracy", "flops_per_example", "train_flops", "params")
+    raw = load_plan({"data": case["data"]}).data.load(0)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for arm, shape in (("convolutional", case["shape"]), ("dense", [])):
+            path = Path(folder) / f"{arm}.npz"
+            np.savez(path, x=raw.x[:rows].reshape(-1, *(shape or [raw.x.shape[1]])), y=np.asarray(raw.y[:rows].tolist()))
+            config = {
+                **base,
+                "campaign": {**base["campaign"], "seed": seed},
+                "data": {"kind": "npz", "path": str(path)},
+                "budget": {"max_flops_per_example": case["max_flops"]},
             }
+            best = raygrow.run(config, out=Path(folder) / arm, quiet=True).summary["best"]
+            keys = ("test_accuracy", "validation_accuracy", "flops_per_example", "train_flops", "params")
+            found[arm] = {key: best[key] for key in keys}
     return found
 
 
@@ -68,8 +70,7 @@ def summary(name: str, cells: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict
 def test_both_arms_grow_on_small_images() -> None:
     """Loose: the full form prints the figures."""
     case = yaml.safe_load(CONFIG.read_text())["cases"]["patterns"]
-    small = {**case, "data": {**case["data"], "rows": 1000}}
-    found = measure(small, 0)
+    found = measure(case, 0, rows=1000)
     assert all(arm["test_accuracy"] > 0.2 for arm in found.values())
 
 
