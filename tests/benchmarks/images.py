@@ -39,7 +39,9 @@ def measure(case: Mapping[str, Any], seed: int, rows: int | None = None) -> dict
     with tempfile.TemporaryDirectory() as folder:
         for arm, shape in (("convolutional", case["shape"]), ("dense", [])):
             path = Path(folder) / f"{arm}.npz"
-            np.savez(path, x=raw.x[:rows].reshape(-1, *(shape or [raw.x.shape[1]])), y=np.asarray(raw.y[:rows].tolist()))
+            np.savez(
+                path, x=raw.x[:rows].reshape(-1, *(shape or [raw.x.shape[1]])), y=np.asarray(raw.y[:rows].tolist())
+            )
             config = {
                 **base,
                 "campaign": {**base["campaign"], "seed": seed},
