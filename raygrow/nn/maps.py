@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
 from typing import Any
@@ -260,6 +260,7 @@ MAPS: Mapping[type[AbstractReading], type[AbstractMap]] = {
 }
 
 
+@lru_cache(maxsize=1024)
 def map_of(reading: AbstractReading, source: Grid) -> AbstractMap:
-    """The map of a reading from values with these positions."""
+    """The map of a reading from values with these positions; one serves all networks, since it holds no weight."""
     return MAPS[type(reading)](reading, source)
