@@ -64,7 +64,8 @@ class Layer:
             generator: of the dropout, on the CPU.
         """
         node = self.node
-        if node.norm == "batch":
+        # One number has no spread: a last batch of one example is normalised as in use.
+        if node.norm == "batch" and z[:, 0].numel() > 1:
             z = F.batch_norm(z, self._mean, self._variance, self._gain, self._shift, True, MOMENTUM, EPS)
         else:
             z = self._normalised(z)

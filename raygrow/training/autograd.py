@@ -56,19 +56,21 @@ class AutogradPack:
     ) -> None:
         self._groups = [[_Pupil(fork, plan, averaged) for fork in group] for group in groups]
         self._loss, self._averaged = loss, averaged
-        self._last: list[Tensor] = []
+        self._last: list[Tensor | None] = [None] * len(groups)
 
     def train(self, data: Sequence[Examples], orders: Sequence[Tensor], batch_size: int, anneal: int = 0) -> None:
         """Take the steps that these examples make; see ``Pack.train``."""
-        self._last = []
-        for group, own, order in zip(self._groups, data, orders, strict=True):
-            self._last.append(own.x[order[-CALIBRATED:].to(own.x.device)])
-            for pupil in group:
-                # Forks of one member drop the same units: they differ by their architectures alone.
-                generator = torch.Generator().manual_seed(digest_seed("dropout", *order[:8].tolist()))
-                for piece in gathered(own, order, batch_size):
-                    batches = zip(torch.split(piece.x, batch_size), torch.split(piece.y, batch_size), strict=True)
-                    for x, y in batches:
+        for g, (group, own, order) in enumerate(zip(self._groups, data, orders, strict=True)):
+            if not len(order):
+                continue
+            self._last[g] = own.x[order[-CALIBRATED:].to(own.x.device)]
+            # Forks of one member drop the same units: they differ by their architectures alone.
+            seed = digest_seed("dropout", *order[:8].tolist())
+            generators = [torch.Generator().manual_seed(seed) for _ in group]
+            for piece in gathered(own, order, batch_size):
+                xs, ys = torch.split(piece.x, batch_size), torch.split(piece.y, batch_size)
+                for pupil, generator in zip(group, generators, strict=True):
+                    for x, y in zip(xs, ys, strict=True):
                         pupil.step(x, y, self._loss, generator, anneal)
 
     def observe(self) -> None:
@@ -85,7 +87,7 @@ class AutogradPack:
                 pupil.store.write([network])
                 for name, moment in network.moments.items():
                     moment.copy_(pupil.network.moments[name])
-                if self._averaged and network.moments:
+                if self._averaged and network.moments and x is not None:
                     network.calibrate(x)
 
     def states(self) -> list[list[dict[str, dict[str, Tensor]]]]:

@@ -115,3 +115,21 @@ def test_averaged_weights_take_batch_moments_of_their_own() -> None:
     variance, mean = torch.var_mean(z, (0, 2, 3))
     assert torch.allclose(grown.moments["running.h1_mean"], mean)
     assert torch.allclose(grown.moments["running.h1_variance"], variance)
+
+
+def test_segments_without_examples_and_batches_of_one_leave_batch_norm_whole() -> None:
+    """A probe of fewer steps than blocks has such segments, and any count of examples may end on one."""
+    network = a_map_network("batch")
+    data, none = some(17, 112), torch.empty(0, dtype=torch.long)
+    heard: list[dict[str, Tensor]] = []
+    lesson = Lesson(
+        [Fork(network, {})], data, [none, torch.arange(17), none], 16, CrossEntropy(), OptimizerPlan("adam", 0.01),
+        averaged=True, heard=lambda _, networks: heard.append({k: v.clone() for k, v in networks[0].state_dict().items()}),
+    )  # fmt: skip
+    teach([lesson])
+    first, second, third = heard
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(first[name], tensor), "nothing was learned yet"
+        assert torch.isfinite(second[name]).all()
+        assert torch.equal(third[name], second[name])
+    assert any(not torch.equal(second[name], first[name]) for name in first)
