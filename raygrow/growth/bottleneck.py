@@ -42,6 +42,7 @@ class Residuals:
         self.meter = meter
         self._perp: dict[str, Tensor] = {}
         self._maps: dict[str, Tensor] = {}
+        self._gradient_maps: dict[str, Tensor] = {}
 
     def regression(self, target: str) -> Rows:
         """What the target reads already."""
@@ -60,8 +61,14 @@ class Residuals:
             return self.perp_of(target)
         if target not in self._maps:
             step = self.regression(target).coefficients(fold.gradients[target], self.meter)
-            self._maps[target] = fold.gradient_map(target) - added(fold.network, fold.values, target, step, self.meter)
+            self._maps[target] = self.gradient_map(target) - added(fold.network, fold.values, target, step, self.meter)
         return self._maps[target]
+
+    def gradient_map(self, target: str) -> Tensor:
+        """G at every position, [n, size, *grid]."""
+        if target not in self._gradient_maps:
+            self._gradient_maps[target] = self.fold.gradient_map(target)
+        return self._gradient_maps[target]
 
     def perp(self, targets: Sequence[str]) -> Tensor:
         """G_perp of several targets side by side, [n, q]."""
@@ -104,9 +111,10 @@ class Residuals:
 
             def power(block: Tensor) -> Tensor:
                 along = self.along(block, targets)
-                return torch.cat([self.meter.mm(self.fold.gradients[t].T, along) for t in targets]) / len(along)
+                # A projection applied twice is applied once.
+                sides = [self._perp.get(target, self.fold.gradients[target]) for target in targets]
+                return torch.cat([self.meter.mm(side.T, along) for side in sides]) / len(along)
 
-            # A projection applied twice is applied once.
             like = self.fold.gradients[targets[0]]
             found = leading_eigenpairs(power, q, count, like, generator, self.meter)
         return found[0].clamp_min(0).sqrt(), self.along(found[1], targets)

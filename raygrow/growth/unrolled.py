@@ -1,9 +1,12 @@
 """Sites on maps as sites between vectors: one row a position.
 
 A unit of a convolution is a dense unit that reads patches. Written in rows, at positions where the unit stands, a site on
-maps becomes a site between an input (the patches) and an output (the projected residual, pulled back to those positions),
+maps becomes a site between an input (the patches) and an output (what the targets ask for, pulled back to those positions),
 and every initializer for vectors begins the units of a convolution. Their weights are then folded back into kernels
 (growth_math 1.7).
+
+Functional gradients and residuals are pulled back alike: what a target reads already was projected out where it is read, which
+the positions of the units do not know.
 
 Pulled back through one tap of every target (``taps = "centre"``) the norm of what the units add is exact too, at the price
 of a smaller gain: enough to find directions whose fan-out is refitted afterwards. Through all taps the derivative of the
@@ -12,7 +15,7 @@ loss is exact, and kernels of old and new units can be shared out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -58,6 +61,31 @@ class _Lazy(dict[str, Tensor]):
         return super().__contains__(name) or name in self._makers
 
 
+class _PulledResiduals(Residuals):
+    """Residuals of the output that were projected at the targets and then pulled back.
+
+    Args:
+        pulled: G_perp of all targets where the units stand, [rows, columns].
+    """
+
+    def __init__(self, fold: Fold, meter: Meter, pulled: Callable[[], Tensor]) -> None:
+        super().__init__(fold, meter)
+        self._pulled = pulled
+
+    def perp_of(self, target: str) -> Tensor:
+        if target not in self._perp:
+            self._perp[target] = self.regression(target).free(self._pulled(), self.meter)
+        return self._perp[target]
+
+    def cross(self, left: Tensor, target: str) -> Tensor:
+        self.perp_of(target)
+        return super().cross(left, target)
+
+    def along(self, directions: Tensor, targets: Sequence[str]) -> Tensor:
+        self.perp(targets)
+        return super().along(directions, targets)
+
+
 @dataclass(frozen=True)
 class Unrolled:
     """A site in rows.
@@ -66,7 +94,8 @@ class Unrolled:
         site: between the vectors of ``residuals``.
         residuals: of the rows.
         original: the site that it stands for.
-        taps: of each target, through which the residual was pulled back.
+        arch: of the network with the maps.
+        taps: of each target, through which what it asks for was pulled back.
     """
 
     site: Site
@@ -160,17 +189,17 @@ def unroll(residuals: Residuals, site: Site, taps: Taps, meter: Meter) -> Unroll
         edges += [Edge(INPUT, UNITS), Edge(UNITS, OUTPUT)]
     network = Network(Architecture(tuple(nodes), tuple(edges)), dtype=rows.matrix.dtype).to(rows.matrix.device)
     values: dict[str, Callable[[], Tensor]] = {}
-    gradients = {OUTPUT: lambda: _pulled(residuals, site, rows.n, taps)}
     if node is not None:
         _copy_weights(fold.network, network, site, taps)
         values[UNITS] = lambda: _existing(fold.network, network, rows, site)
-        gradients[UNITS] = lambda: fold.gradients[node.name]
     table: RowsTable = {(INPUT,): rows}
     read = _Lazy(values)
     read[INPUT] = rows.matrix[:, :-1]
-    written = Fold(network, read, _Lazy(gradients), {}, table, cluster=rows.n // len(fold))
+    gradients = _Lazy({OUTPUT: lambda: _pulled(residuals, site, rows.n, taps, projected=False)})
+    written = Fold(network, read, gradients, {}, table, cluster=rows.n // len(fold))
     dense = Site((INPUT,), (OUTPUT,), site.activation, node=UNITS if node else None)
-    return Unrolled(dense, Residuals(written, meter), site, arch, taps)
+    asked = _PulledResiduals(written, meter, lambda: _pulled(residuals, site, rows.n, taps, projected=True))
+    return Unrolled(dense, asked, site, arch, taps)
 
 
 def _unroll_edge(residuals: Residuals, site: Site) -> Unrolled:
@@ -194,20 +223,20 @@ def _unroll_edge(residuals: Residuals, site: Site) -> Unrolled:
     return Unrolled(dense, Residuals(written, residuals.meter), site, fold.arch, "centre")
 
 
-def _pulled(residuals: Residuals, site: Site, rows: int, taps: Taps) -> Tensor:
-    """The projected residuals of all targets where the units stand, [rows, columns]."""
+def _pulled(residuals: Residuals, site: Site, rows: int, taps: Taps, *, projected: bool) -> Tensor:
+    """G (or G_perp) of all targets where the units stand, [rows, columns]."""
     fold = residuals.fold
     parts = []
     for target, reading in zip(site.targets, site.feeds, strict=True):
         grid = fold.arch.by_name[target].grid
         if taps == "centre" and (not grid or (grid == site.grid and site.pool == 1 and reading.in_place)):
             # The positions looked at are the same ones; a mean over a map is looked at from all of them.
-            perp = residuals.perp_of(target)
-            parts.append(perp.repeat_interleave(rows // len(perp), 0))
+            at_target = residuals.perp_of(target) if projected else fold.gradients[target]
+            parts.append(at_target.repeat_interleave(rows // len(at_target), 0))
             continue
         feeding = map_of(reading, site.value_grid)
-        perp = residuals.perp_map(target)
-        found = feeding.spread(perp) if taps == "centre" else feeding.spread_taps(perp)
+        everywhere = residuals.perp_map(target) if projected else residuals.gradient_map(target)
+        found = feeding.spread(everywhere) if taps == "centre" else feeding.spread_taps(everywhere)
         parts.append(picked(_unpooled(found, site), fold.positions(site.grid)))
     return torch.cat(parts, 1)
 
@@ -230,23 +259,16 @@ def _unpooled(values: Tensor, site: Site) -> Tensor:
 
 @torch.no_grad()
 def _copy_weights(network: Network, written: Network, site: Site, taps: Taps) -> None:
+    """Of the existing units, as matrices; the fan-out where every tap has a column."""
     assert site.node is not None
     named = network.named
     blocks = [named[weight_name(source, site.node)].flatten(1) for source in site.sources]
     written.named[weight_name(INPUT, UNITS)].copy_(torch.cat(blocks, 1))
     written.named[bias_name(UNITS)].copy_(named[bias_name(site.node)])
-    outs = []
-    for target, reading in zip(site.targets, site.feeds, strict=True):
-        weight = (
-            named[weight_name(site.node, target)].flatten(2)
-            if reading.taps(site.value_grid)
-            else (named[weight_name(site.node, target)].unsqueeze(2))
-        )
-        if taps == "all":
-            outs.append(weight.transpose(1, 2).flatten(0, 1))
-        else:
-            outs.append(weight[..., weight.shape[2] // 2] if isinstance(reading, Convolution) else weight.sum(2))
-    written.named[weight_name(UNITS, OUTPUT)].copy_(torch.cat(outs))
+    if taps == "all":
+        outs = [named[weight_name(site.node, target)] for target in site.targets]
+        columns = [out.view(*out.shape[:2], -1).transpose(1, 2).flatten(0, 1) for out in outs]
+        written.named[weight_name(UNITS, OUTPUT)].copy_(torch.cat(columns))
 
 
 def blind(arch: Architecture, site: Site) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -24,13 +25,13 @@ from raygrow.architecture import (
     legal_moves,
 )
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer
+from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer, GradMax
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import derivative, response, response_rows
 from raygrow.growth.statistics import Sample
 from raygrow.growth.step import grow
 from raygrow.growth.sweep import collect
-from raygrow.nn import Extension, Network, graft
+from raygrow.nn import Extension, Network, bias_name, graft, weight_name
 from raygrow.nn.losses import CrossEntropy
 from tests.core.test_maps import a_map_network, draw
 
@@ -121,14 +122,12 @@ def test_new_weights_on_maps_are_what_they_claim_to_be(kind: str, cls: type[Abst
             with torch.no_grad():
                 a, b = (LOSS.mean(graft(network, move, extension.scaled(s))(x), y) for s in (step, -step))
             assert float(b - a) / (2 * step) == pytest.approx(predicted, rel=1e-3, abs=1e-6), move
-            deltas = response(extension, site, fold.values, Meter())
-            moved = network.moved(network.trace(x), deltas).output
             if not any(n in network.arch.ancestors(m) for n in site.targets for m in site.targets):
+                # What the response says is added is what the grown network adds. The sample has the even examples first.
                 order = torch.cat([torch.arange(0, N, 2), torch.arange(1, N, 2)])
-                assert torch.allclose(network.moved(network.trace(x[order]), deltas).output, after[order], atol=1e-8), (
-                    move
-                )
-            del moved
+                deltas = response(extension, site, fold.values, Meter())
+                moved = network.moved(network.trace(x[order]), deltas).output
+                assert torch.allclose(moved, after[order], atol=1e-8), move
         gradients = torch.autograd.grad(LOSS.mean(after, y), list(grown.parameters()), allow_unused=True)
         old = dict(network.named)
         alive = False
@@ -177,3 +176,39 @@ def test_a_growth_step_lowers_the_loss_that_chose_its_amplitude(kind: str) -> No
             assert drop == pytest.approx(found.found.drop, abs=1e-9), move
             dropped += drop > 0
     assert dropped > 3
+
+
+@pytest.mark.parametrize("kind", ["none", "strided"])
+def test_gradmax_has_the_fan_out_of_the_largest_gradient_on_maps_too(kind: str) -> None:
+    """Of all orthonormal fan-outs, whatever the target follows already: G, and not what is left of it, drives new units."""
+    network, x, y, residuals = measured(kind)
+    initializer = GradMax(scale=1.0)
+
+    def squared(move: AbstractMove, fan_out: dict[str, Tensor], extension: Extension) -> float:
+        grown = graft(network, move, replace(extension, fan_out=fan_out))
+        node, first = move.landing(network.arch)
+        names = [bias_name(node), *(weight_name(s, node) for s in grown.arch.parents(node))]
+        found = torch.autograd.grad(LOSS.mean(grown(x), y), [grown.named[name] for name in names])
+        return sum(float(gradient[first:].square().sum()) for gradient in found)
+
+    for move in moves_of(network, kind, initializer):
+        extension = begun(initializer, residuals, move)
+        site = move.place(network.arch)
+        if extension is None or not extension.fan_in or site is None or site.pool > 1 or site.activation == "relu":
+            # The slope of a pooled unit at a fan-in of 0 is that of whichever position comes first, and relu's is 0.
+            continue
+        shapes = {target: weight.shape for target, weight in extension.fan_out.items()}
+        columns = sum(shape.numel() // shape[1] for shape in shapes.values())
+        if columns < move.units:
+            # More units than columns have no orthonormal fan-out.
+            continue
+        best = squared(move, dict(extension.fan_out), extension)
+        generator = torch.Generator().manual_seed(7)
+        for _ in range(5):
+            drawn = torch.linalg.qr(torch.randn(columns, 3, generator=generator, dtype=torch.float64))[0]
+            parts = torch.split(drawn, [shape.numel() // shape[1] for shape in shapes.values()])
+            fan_out = {
+                target: part.view(shape[0], -1, shape[1]).transpose(1, 2).reshape(shape)
+                for (target, shape), part in zip(shapes.items(), parts, strict=True)
+            }
+            assert squared(move, fan_out, extension) <= best * (1 + 1e-9), move
