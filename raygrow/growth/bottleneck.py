@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ class Residuals:
     Attributes:
         fold: the statistics it is computed on.
         meter: takes the bill.
+        pruners: what ``raygrow.growth.pruning`` has worked out, by node.
     """
 
     def __init__(self, fold: Fold, meter: Meter) -> None:
@@ -43,6 +45,7 @@ class Residuals:
         self._perp: dict[str, Tensor] = {}
         self._maps: dict[str, Tensor] = {}
         self._gradient_maps: dict[str, Tensor] = {}
+        self.pruners: dict[str, Any] = {}
 
     def regression(self, target: str) -> Rows:
         """What the target reads already."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from raygrow.architecture import AbstractReading, Site
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.meter import Meter
-from raygrow.growth.statistics import Fold, rows_of
+from raygrow.growth.statistics import CHUNK, Fold, rows_of
 from raygrow.nn import Extension
 from raygrow.nn.activations import FUNCTIONS
 from raygrow.nn.layers import Layer
@@ -82,16 +82,12 @@ def _read(values: Tensor, reading: AbstractReading, weight: Tensor, meter: Meter
     return map_of(reading, grid).read(values, weight.to(values), None if bias is None else bias.to(values))
 
 
-def hidden_rows(extension: Extension, site: Site, fold: Fold, meter: Meter, chunk: int = 64) -> dict[str, Tensor]:
-    """What each target reads of the new units, [rows, k x taps], one row for each of its own.
-
-    Args:
-        chunk: examples that go through together, so that maps of the units stay small.
-    """
+def hidden_rows(extension: Extension, site: Site, fold: Fold, meter: Meter) -> dict[str, Tensor]:
+    """What each target reads of the new units, [rows, k x taps], one row for each of its own; maps of the units in chunks."""
     parts: dict[str, list[Tensor]] = {target: [] for target in site.targets}
     at = {target: fold.positions(fold.arch.by_name[target].grid) for target in site.targets}
-    for start in range(0, len(fold), chunk):
-        cut = slice(start, start + chunk)
+    for start in range(0, len(fold), CHUNK):
+        cut = slice(start, start + CHUNK)
         values = {source: fold.values[source][cut] for source in site.sources}
         hidden = hidden_values(extension, site, values, meter)
         for target, reading in zip(site.targets, site.feeds, strict=True):

@@ -41,41 +41,69 @@ class Pruned:
     cost: float
 
 
-@torch.no_grad()
 def prune(residuals: Residuals, move: Prune, meter: Meter) -> Pruned:
-    """Remove the units that the others stand in for at least cost, one after the other."""
-    fold = residuals.fold
-    arch, named = fold.arch, fold.network.named
-    node, targets = arch.by_name[move.node], arch.children(move.node)
-    values = fold.values[move.node]
-    rows = picked(values, fold.positions(node.value_grid)).double()
-    centred = rows - rows.mean(0)
-    covariance = meter.mm(centred.T, centred) / len(rows)
-    weights = {target: named[weight_name(move.node, target)].double() for target in targets}
-    curvature = fold.curvature or fold.gradients
-    fan_out = [_weighed(curvature[t].double(), weights[t], _positions(arch, move.node, t), meter) for t in targets]
-    gone = _least(covariance, torch.cat(fan_out, 1), move.removed, meter)
-    stays = torch.ones(node.size, dtype=torch.bool, device=rows.device)
-    stays[gone] = False
-    kept, lost = stays.nonzero().flatten(), (~stays).nonzero().flatten()
-    stand_in = meter.solve(covariance[kept][:, kept], covariance[kept][:, lost], _ridge(covariance))
-    left = values[:, lost].double() - torch.einsum("nk...,kr->nr...", values[:, kept].double(), stand_in)
-    meter.products += 2 * values[:, 0].numel() * len(kept) * len(lost)
-    rewritten: dict[str, Tensor] = {}
-    changes: dict[str, Tensor] = {}
-    for target in targets:
-        weight = weights[target]
-        reading = arch.readings[move.node, target]
-        change = map_of(reading, node.value_grid).read(left, weight[:, lost])
-        meter.products += reading.flops(len(lost), node.value_grid, len(weight)) * len(left)
-        constant = change.transpose(0, 1).flatten(1).mean(1)
-        changes[target] = picked(change, fold.positions(tuple(change.shape[2:]))) - constant
-        share = torch.einsum("qr...,kr->qk...", weight[:, lost], stand_in)
-        like = named[weight_name(move.node, target)]
-        rewritten[weight_name(move.node, target)] = (weight[:, kept] + share).to(like)
-        rewritten[bias_name(target)] = named[bias_name(target)] + constant.to(like)
-    bend = derivative(changes, {target: curvature[target].double() for target in targets}, fold)
-    return Pruned(Extension(kept=kept, rewritten=rewritten), 0.5 * float(bend.square().mean()))
+    """Remove the units that the others stand in for at least cost, one after the other.
+
+    Sizes of a node are prefixes of one order, and what was removed once is not worked out again: a proposal, and then the
+    candidate that is built, ask for the same.
+    """
+    if move.node not in residuals.pruners:
+        residuals.pruners[move.node] = _Pruner(residuals, move.node, meter)
+    pruner: _Pruner = residuals.pruners[move.node]
+    return pruner.without(move.removed)
+
+
+class _Pruner:
+    """A layer, and its units in the order in which they can go."""
+
+    @torch.no_grad()
+    def __init__(self, residuals: Residuals, node: str, meter: Meter) -> None:
+        self.fold, self.node, self.meter = residuals.fold, node, meter
+        fold, arch = self.fold, self.fold.arch
+        self.targets = arch.children(node)
+        values = fold.values[node]
+        rows = picked(values, fold.positions(arch.by_name[node].value_grid)).double()
+        centred = rows - rows.mean(0)
+        self.values = values.double()
+        self.covariance = meter.mm(centred.T, centred) / len(rows)
+        self.weights = {target: fold.network.named[weight_name(node, target)].double() for target in self.targets}
+        self.curvature = {target: (fold.curvature or fold.gradients)[target].double() for target in self.targets}
+        fan_out = [_weighed(self.curvature[t], self.weights[t], _positions(arch, node, t), meter) for t in self.targets]
+        self._order = _Order(self.covariance, torch.cat(fan_out, 1), meter)
+        self._known: dict[int, Pruned] = {}
+
+    @torch.no_grad()
+    def without(self, removed: int) -> Pruned:
+        """With so many units fewer."""
+        if removed not in self._known:
+            self._known[removed] = self._without(self._order.first(removed))
+        return self._known[removed]
+
+    def _without(self, gone: list[int]) -> Pruned:
+        fold, covariance, meter = self.fold, self.covariance, self.meter
+        arch, named = fold.arch, fold.network.named
+        grid = arch.by_name[self.node].value_grid
+        stays = torch.ones(len(covariance), dtype=torch.bool, device=covariance.device)
+        stays[gone] = False
+        kept, lost = stays.nonzero().flatten(), (~stays).nonzero().flatten()
+        stand_in = meter.solve(covariance[kept][:, kept], covariance[kept][:, lost], _ridge(covariance))
+        left = self.values[:, lost] - torch.einsum("nk...,kr->nr...", self.values[:, kept], stand_in)
+        meter.products += 2 * self.values[:, 0].numel() * len(kept) * len(lost)
+        rewritten: dict[str, Tensor] = {}
+        changes: dict[str, Tensor] = {}
+        for target in self.targets:
+            weight = self.weights[target]
+            reading = arch.readings[self.node, target]
+            change = map_of(reading, grid).read(left, weight[:, lost])
+            meter.products += reading.flops(len(lost), grid, len(weight)) * len(left)
+            constant = change.transpose(0, 1).flatten(1).mean(1)
+            changes[target] = picked(change, fold.positions(tuple(change.shape[2:]))) - constant
+            share = torch.einsum("qr...,kr->qk...", weight[:, lost], stand_in)
+            like = named[weight_name(self.node, target)]
+            rewritten[weight_name(self.node, target)] = (weight[:, kept] + share).to(like)
+            rewritten[bias_name(target)] = named[bias_name(target)] + constant.to(like)
+        bend = derivative(changes, self.curvature, fold)
+        return Pruned(Extension(kept=kept, rewritten=rewritten), 0.5 * float(bend.square().mean()))
 
 
 def _ridge(covariance: Tensor) -> float:
@@ -100,24 +128,31 @@ def _weighed(curvature: Tensor, weight: Tensor, positions: float, meter: Meter) 
     return torch.einsum("qut,qc->uct", taps, lower).flatten(1)
 
 
-def _least(covariance: Tensor, fan_out: Tensor, count: int, meter: Meter) -> list[int]:
+class _Order:
     """The units whose removal costs least, one after the other; what remains stands in for what has gone.
 
     With the inverse covariance P, the variance of a unit given the others is 1 / P_ii and their regression weights are
     -P_ij / P_ii.
     """
-    size = len(covariance)
-    inverse = meter.solve(covariance, torch.eye(size).to(covariance), _ridge(covariance))
-    gone: list[int] = []
-    for _ in range(count):
-        alone = inverse.diagonal().clamp_min(torch.finfo(inverse.dtype).tiny)
-        cost = fan_out.square().sum(1) / alone
-        cost[gone] = torch.inf
-        unit = int(cost.argmin())
-        gone.append(unit)
-        regression = -inverse[:, unit] / inverse[unit, unit]
-        regression[gone] = 0.0
-        fan_out = fan_out + regression[:, None] * fan_out[unit]
-        inverse = inverse - torch.outer(inverse[:, unit], inverse[unit]) / inverse[unit, unit]
-        meter.products += 2 * size * (size + fan_out.shape[1])
-    return gone
+
+    def __init__(self, covariance: Tensor, fan_out: Tensor, meter: Meter) -> None:
+        identity = torch.eye(len(covariance)).to(covariance)
+        self._inverse = meter.solve(covariance, identity, _ridge(covariance))
+        self._fan_out, self._meter = fan_out, meter
+        self._gone: list[int] = []
+
+    def first(self, count: int) -> list[int]:
+        """The first so many to go."""
+        while len(self._gone) < count:
+            inverse, fan_out = self._inverse, self._fan_out
+            alone = inverse.diagonal().clamp_min(torch.finfo(inverse.dtype).tiny)
+            cost = fan_out.square().sum(1) / alone
+            cost[self._gone] = torch.inf
+            unit = int(cost.argmin())
+            self._gone.append(unit)
+            regression = -inverse[:, unit] / inverse[unit, unit]
+            regression[self._gone] = 0.0
+            self._fan_out = fan_out + regression[:, None] * fan_out[unit]
+            self._inverse = inverse - torch.outer(inverse[:, unit], inverse[unit]) / inverse[unit, unit]
+            self._meter.products += 2 * len(inverse) * (len(inverse) + fan_out.shape[1])
+        return self._gone[:count]

@@ -34,6 +34,9 @@ from raygrow.nn.maps import map_of
 RowsTable = dict[Hashable, Rows]
 """By the nodes that are read, and for maps the readings and the positions too."""
 
+CHUNK = 64
+"""Examples of maps that go through together: a chunk stays in the cache."""
+
 LARGEST_SINGLE = 1e9
 """Beyond this size of a value or a gradient the statistics are in float64: sums of products would overflow float32."""
 

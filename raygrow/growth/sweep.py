@@ -20,6 +20,7 @@ from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.meter import Meter
 from raygrow.growth.rows import ROWS_PER_COLUMN, Rows
 from raygrow.growth.statistics import (
+    CHUNK,
     LARGEST_SINGLE,
     AbstractMaps,
     Fold,
@@ -33,9 +34,6 @@ from raygrow.growth.statistics import (
 )
 from raygrow.nn import Network, Trace
 from raygrow.nn.losses import AbstractLoss
-
-CHUNK = 64
-"""Examples that go through together."""
 
 MAP_ROWS = 3072
 """Rows of a map, over all examples, that are enough for narrow layers; wide ones take 20 a column (growth_math 1.6)."""

@@ -13,8 +13,7 @@ from raygrow.architecture import AbstractMove, forward_flops
 from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.measurements.base import AbstractMeasurement, Subject
 from raygrow.growth.prediction import derivative
-from raygrow.growth.statistics import picked
-from raygrow.growth.sweep import CHUNK
+from raygrow.growth.statistics import CHUNK, picked
 from raygrow.nn import Extension, Trace, graft
 
 POINTS = (1 / 6, 3 / 6, 5 / 6)
