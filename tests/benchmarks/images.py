@@ -72,9 +72,9 @@ def summary(name: str, cells: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict
 def test_convolutions_grow_on_small_images() -> None:
     """Loose: the full form prints the figures."""
     case = yaml.safe_load(CONFIG.read_text())["cases"]["patterns"]
-    found = measure(case, 0, rows=2000)
-    # The dense arm may stop at the linear model, which is little better than chance (1/8) here.
-    assert found["convolutional"]["test_accuracy"] > max(0.25, found["dense"]["test_accuracy"] - 0.1)
+    found = measure(case, 0, rows=1000)
+    # So few rows leave the dense arm at the linear model, which is chance (1/8) here: the claim is the other arm's.
+    assert found["convolutional"]["test_accuracy"] > 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
