@@ -64,7 +64,7 @@ def augmented(x: Tensor, shape: tuple[int, ...], augment: Augment, generator: to
     if len(shape) < 2 or math.prod(shape) != x.shape[1]:
         raise ValueError(
             f"augmentation needs examples with a shape that holds their {x.shape[1]} features, got {list(shape)}: "
-            "set data.shape, or leave training.augment out"
+            "set data.shape"
         )
     n, sizes = len(x), shape[1:]
     shifts = torch.zeros(n, len(sizes), dtype=torch.long)
