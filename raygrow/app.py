@@ -64,6 +64,7 @@ def prepare_campaign(plan: Plan) -> Prepared:
     # A train split of a single class leaves a constant nothing to lose; gains still need a unit.
     unit = max(dataset.constant_loss(), LEAST_CONSTANT_LOSS)
     facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), unit, dataset.shape)
+    facts.check(plan)
     budget, begun = plan.budget, facts.start(plan.network)
     for what, start, limit in (
         ("max_flops_per_example", forward_flops(begun), budget.max_flops_per_example),

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import yaml  # type: ignore[import-untyped]
 from pydantic import TypeAdapter, ValidationError
@@ -163,6 +163,9 @@ def _plain(value: Any) -> Any:
 def _section(path: str, cls: type[T], raw: Any) -> T:
     raw = _mapping(path, raw)
     _check_keys(path, raw, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
+    for name, inner in get_type_hints(cls).items():
+        if dataclasses.is_dataclass(inner) and isinstance(raw.get(name), Mapping):
+            _check_keys(f"{path}.{name}", raw[name], [field.name for field in dataclasses.fields(inner)])
     return _value(path, cls, raw)
 
 

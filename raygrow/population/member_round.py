@@ -35,6 +35,7 @@ class MemberRound:
         self.worker, self.task = worker, task
         self.member = worker.plan.member(task.member)
         self.data, self.loss = worker.data, worker.data.loss
+        self.train = worker.training_examples(self.member)
         training = self.member.training
         self.optimizer = training.optimizer_plan(training.lr)
         self.price = worker.facts.price(self.member.growth, worker.plan)
@@ -87,8 +88,8 @@ class MemberRound:
             grown = graft(network, move, extension)
             forks.append(Fork(grown, carry_state(inherited, grown, self.optimizer.new_moments)))
         mse = self._search_loss(network)
-        data = self.data
-        probe = Probe(forks, data.train, data.search, data.validation, self.loss, self._probe_plan(), self.optimizer)
+        search, validation = self.data.search, self.data.validation
+        probe = Probe(forks, self.train, search, validation, self.loss, self._probe_plan(), self.optimizer)
         results = probe.results((yield probe.lesson))
         why = self._why_nothing(proposals, shortlist, probed)
         return self._judge(head, seen, results, [p for p, _ in probed], candidates, predictions, mse, trained, why)
@@ -99,7 +100,7 @@ class MemberRound:
         count = examples_of(training.examples_per_round, len(self.data.train))
         order = example_order(len(self.data.train), count, self._seed("train"))
         fork = Fork(head.network, head.optimizer)
-        return Lesson([fork], self.data.train, [order], training.batch_size, self.loss, self.optimizer)
+        return Lesson([fork], self.train, [order], training.batch_size, self.loss, self.optimizer)
 
     def _probe_plan(self) -> ProbePlan:
         probe = self.member.probe

@@ -22,6 +22,7 @@ from raygrow.architecture import (
     forward_flops,
 )
 from raygrow.data import AbstractSource
+from raygrow.errors import ConfigError
 from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.measurements import measurement_named
 from raygrow.nn import NewMoments, NewRate, OptimizerKind, OptimizerPlan
@@ -29,6 +30,7 @@ from raygrow.population.lengths import Length, check_length
 from raygrow.population.pool_plan import PoolPlan, Section, check_least
 from raygrow.population.selection import AbstractSelection, Auction
 from raygrow.strategies import AbstractStrategy
+from raygrow.training.augment import Augment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +153,8 @@ class Training(Section):
     """Most that the norm of a network's gradients may be, of new and old weights apart; above 0; null: no limit."""
     weight_decay: float = 0.0
     """Decoupled weight decay, per unit of learning rate and step, 0 or more; new weights and their biases do not decay."""
+    augment: Augment = field(default_factory=Augment)
+    """How images and signals vary in training: ``shift``, ``flip`` and ``cutout``; forks of a probe see the same."""
 
     def __post_init__(self) -> None:
         for name, rate in (("lr", self.lr), ("final_lr", self.final_lr)):
@@ -367,6 +371,18 @@ class Facts:
             ConfigError: the family cannot read such examples.
         """
         return family_named(network.family).start(self.inputs, self.shape, self.outputs, network)
+
+    def check(self, plan: Plan) -> None:
+        """Refuse what these data do not allow.
+
+        Raises:
+            ConfigError: a member augments examples that have no shape.
+        """
+        for i, member in enumerate(plan.members):
+            try:
+                member.training.augment.check(self.shape)
+            except ValueError as error:
+                raise ConfigError(f"`members.{i}.training.augment`: {error}") from None
 
     def flops_scale(self, plan: Plan) -> int:
         """FLOPs per example that a campaign may come to: its budget, or 16 times the start's."""

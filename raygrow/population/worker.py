@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,6 +90,10 @@ class Worker:
         """Members with the same seed share these: they see the same examples in the same order."""
         return digest_seed(purpose, self.plan.campaign.seed, member.seed, *more)
 
+    def training_examples(self, member: Member) -> Examples:
+        """What lessons of this member are of; statistics and evaluation take ``data.train`` as it is."""
+        return replace(self.data.train, augment=member.training.augment, shape=self.facts.shape)
+
     def load(self, digest: str) -> Checkpoint:
         checkpoint = self.store.load(digest)
         checkpoint.network.to(self.device)
@@ -126,7 +131,8 @@ class Worker:
         order = example_order(len(self.data.train), count, self.seed("final", member))
         fork = Fork(checkpoint.network, checkpoint.optimizer)
         plan = training.optimizer_plan(training.final_lr or training.lr)
-        lesson = Lesson([fork], self.data.train, [order], training.batch_size, self.data.loss, plan, anneal=True)
+        train = self.training_examples(member)
+        lesson = Lesson([fork], train, [order], training.batch_size, self.data.loss, plan, anneal=True)
         (learned,) = yield lesson
         diverged = not all_finite(learned.network)
         network, state = (checkpoint.network, checkpoint.optimizer) if diverged else (learned.network, learned.state)

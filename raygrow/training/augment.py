@@ -40,6 +40,17 @@ class Augment:
         """Whether anything is done at all."""
         return bool(self.shift or self.flip or self.cutout)
 
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse examples without positions to move.
+
+        Raises:
+            ValueError: something is to be done, and ``shape`` is not (channels, height, width) or (channels, length).
+        """
+        if self.active and len(shape) < 2:
+            raise ValueError(
+                "augmentation needs examples with a shape, and these are vectors: set data.shape, or leave it out"
+            )
+
 
 def augmented(x: Tensor, shape: tuple[int, ...], augment: Augment, generator: torch.Generator) -> Tensor:
     """Move, mirror and blank examples at random, each on its own; all channels of an example alike.
@@ -61,11 +72,9 @@ def augmented(x: Tensor, shape: tuple[int, ...], augment: Augment, generator: to
     """
     if not augment.active:
         return x
-    if len(shape) < 2 or math.prod(shape) != x.shape[1]:
-        raise ValueError(
-            f"augmentation needs examples with a shape that holds their {x.shape[1]} features, got {list(shape)}: "
-            "set data.shape"
-        )
+    augment.check(shape)
+    if math.prod(shape) != x.shape[1]:
+        raise ValueError(f"examples of {x.shape[1]} features do not fill the shape {list(shape)}")
     n, sizes = len(x), shape[1:]
     shifts = torch.zeros(n, len(sizes), dtype=torch.long)
     flips = torch.zeros(n, dtype=torch.bool)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raygrow.architecture import digest_seed
 from raygrow.nn.losses import LOSSES, AbstractLoss
+from raygrow.training.augment import Augment, augmented
 
 GATHER = 8192
 """Examples gathered at once: one index operation serves many steps."""
@@ -19,10 +21,19 @@ GATHER = 8192
 
 @dataclass(frozen=True)
 class Examples:
-    """A split on the device of the network: x [n, inputs], y [n] labels or [n, t] targets."""
+    """A split on the device of the network.
+
+    Attributes:
+        x: [n, inputs].
+        y: [n] labels or [n, t] targets.
+        augment: how examples vary when they are trained on; what is taken of them otherwise does not.
+        shape: of an example, as ``augmented`` takes it.
+    """
 
     x: Tensor
     y: Tensor
+    augment: Augment = field(default_factory=Augment)
+    shape: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -59,7 +70,9 @@ def example_order(n: int, examples: int, seed: int) -> Tensor:
 
 
 def gathered(data: Examples, order: Tensor, batch_size: int) -> Iterator[Examples]:
-    """The examples of ``order`` in pieces of many whole batches."""
+    """The examples of ``order`` in pieces of many whole batches, augmented: alike for all that train on them."""
     piece = max(GATHER // batch_size, 1) * batch_size
+    generator = torch.Generator().manual_seed(digest_seed("augment", *order[:8].tolist()))
     for start in range(0, len(order), piece):
-        yield data.take(order[start : start + piece].to(data.x.device))
+        taken = data.take(order[start : start + piece].to(data.x.device))
+        yield replace(taken, x=augmented(taken.x, data.shape, data.augment, generator))

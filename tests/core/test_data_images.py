@@ -602,9 +602,11 @@ class TestAugment:
         assert (out == 0).all(1).any()
 
     def test_a_shape_is_needed(self) -> None:
-        for shape in ((), (9,), (1, 2, 5)):
-            with pytest.raises(ValueError, match="needs examples with a shape that holds their 9 features"):
+        for shape in ((), (9,)):
+            with pytest.raises(ValueError, match="needs examples with a shape, and these are vectors"):
                 augmented(batch(2, (9,)), shape, Augment(flip=True), drawn())
+        with pytest.raises(ValueError, match="9 features do not fill the shape"):
+            augmented(batch(2, (9,)), (1, 2, 5), Augment(flip=True), drawn())
 
     @pytest.mark.parametrize("field", ["shift", "cutout"])
     def test_refuses_values_out_of_range(self, field: str) -> None:
