@@ -105,7 +105,7 @@ def run(
     root = Path(out) if out else Path("runs") / f"{plan.campaign.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = CampaignFolder(root)
     folder.refuse_if_used()
-    _check_address(plan, address)
+    _check_pool(plan, address)
     if hasattr(plan.data, "path"):
         # ``resume`` may be called from another folder.
         plan = replace(plan, data=replace(plan.data, path=str(Path(plan.data.path).resolve())))  # type: ignore[call-arg]
@@ -150,7 +150,7 @@ def resume(
                 f"--set {key}: a resumed campaign takes `data.path` alone; begin a new one to change the rest"
             )
     plan = load_plan(home.config, {**(overrides or {}), **({"pool.kind": pool} if pool else {})})
-    _check_address(plan, address)
+    _check_pool(plan, address)
     with home.locked():
         events = home.ledger.read()
         if not events or events[0]["type"] != "started":
@@ -290,7 +290,8 @@ def _pool(ready: Prepared, folder: CampaignFolder, address: str | None, log: Cal
         from raygrow.population.serial_pool import SerialPool
         from raygrow.population.worker import Worker
 
-        workers = SerialPool(Worker(ready.plan, ready.facts, ready.dataset, folder.store))
+        device = ready.plan.pool.device
+        workers = SerialPool(Worker(ready.plan, ready.facts, ready.dataset, folder.store, device))
     try:
         yield workers
     finally:
@@ -350,9 +351,20 @@ def _machine() -> dict[str, Any]:
     return {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
 
 
-def _check_address(plan: Plan, address: str | None) -> None:
-    if address is not None and plan.pool.kind != "ray":
+def _check_pool(plan: Plan, address: str | None) -> None:
+    """Refuse a pool that this process cannot have; what a cluster has, Ray says."""
+    if plan.pool.kind == "ray":
+        return
+    if address is not None:
         raise Refused(f"--address {address}: goes with the Ray pool, but `pool.kind` is {plan.pool.kind}")
+    if plan.pool.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise Refused(
+                f"`pool.gpus_per_actor` is {plan.pool.gpus_per_actor:g}, but torch sees no GPU here: set it to 0, or use the "
+                "Ray pool on a cluster that has GPUs"
+            )
 
 
 def _writable(root: Path) -> None:

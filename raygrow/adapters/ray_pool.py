@@ -181,10 +181,8 @@ class _Actor:
 
         torch.set_num_threads(1)
         threadpool_limits(limits=1)
-        device = "cuda" if plan.pool.gpus_per_actor > 0 else "cpu"
-        self._worker = Worker(
-            plan, facts, Dataset.from_arrays(arrays, meta), CheckpointStore(Path(store)), device=device
-        )
+        dataset = Dataset.from_arrays(arrays, meta)
+        self._worker = Worker(plan, facts, dataset, CheckpointStore(Path(store)), plan.pool.device)
 
     def ready(self) -> bool:
         return True

@@ -31,13 +31,18 @@ class PoolPlan(Section):
     cpus_per_actor: float = 0.5
     """CPUs that Ray sets aside for an actor, above 0. An actor computes on one thread."""
     gpus_per_actor: float = 0.0
-    """GPUs that Ray sets aside for an actor, 0 or more; above 0 the networks live on it."""
+    """GPUs that Ray sets aside for an actor, 0 or more; above 0 the networks live on it, with the serial pool too."""
 
     def __post_init__(self) -> None:
         check_least(1, actors=self.actors)
         check_least(0, gpus_per_actor=self.gpus_per_actor)
         if not 0 < self.cpus_per_actor < math.inf:
             raise ValueError(f"`cpus_per_actor > 0` must hold and be finite, but got {self.cpus_per_actor}")
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where networks live."""
+        return "cuda" if self.gpus_per_actor > 0 else "cpu"
 
     def actors_for(self, members: int) -> int:
         """No more than there are members."""
