@@ -106,7 +106,7 @@ class InitializerContract:
         site = move.place(found.fold.arch)
         assert site is not None
         generator = torch.Generator().manual_seed(seed)
-        return self.subject.extend(found, site, (move.units,), generator, Meter())[move.units]
+        return self.subject.begin(found, site, (move.units,), generator, Meter())[move.units]
 
     def test_supports_something(self) -> None:
         assert self.subject.supports
@@ -168,7 +168,7 @@ class InitializerContract:
             site = move.place(network.arch)
             assert site is not None
             sizes = (move.units - 1, move.units)
-            both = self.subject.extend(found, site, sizes, torch.Generator().manual_seed(3), Meter())
+            both = self.subject.begin(found, site, sizes, torch.Generator().manual_seed(3), Meter())
             for source, block in both[sizes[0]].fan_in.items():
                 torch.testing.assert_close(block, both[sizes[1]].fan_in[source][: sizes[0]])
 

@@ -207,7 +207,7 @@ def test_only_what_is_asked_for_is_multiplied() -> None:
     for name, initializer in (("random", RandomInitializer()), ("gradmax", GradMax()), ("tiny", Tiny())):
         statistics = statistics_of(network, x, y, CrossEntropy())
         meter = Meter()
-        initializer.extend(Residuals(statistics.whole, meter), site, (2,), seeded(0), meter)
+        initializer.begin(Residuals(statistics.whole, meter), site, (2,), seeded(0), meter)
         bills[name] = meter.products
     assert bills["random"] == 0
     reads = 1 + sum(network.arch.size(s) for s in site.sources)
@@ -732,7 +732,7 @@ def test_line_search_of_separable_labels_ends() -> None:
 
 def extension_of(initializer: AbstractInitializer, found: Residuals, move: AbstractMove, seed: int = 3) -> Extension:
     site = place(move, found.fold.arch)
-    return initializer.extend(found, site, (move.units,), seeded(seed), Meter())[move.units]
+    return initializer.begin(found, site, (move.units,), seeded(seed), Meter())[move.units]
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
@@ -973,7 +973,7 @@ def test_the_meter_counts_the_products_torch_counts(n: int, task: str, move: Abs
         found = collect(network, x, y, LOSSES[task], seeded(0), meter)
         halves = [Residuals(fold, meter) for fold in found.folds]
         predict(Tiny(), halves, site, (move.units,), seeded(1), meter)
-        extension = Tiny().extend(Residuals(found.whole, meter), site, (move.units,), seeded(1), meter)[move.units]
+        extension = Tiny().begin(Residuals(found.whole, meter), site, (move.units,), seeded(1), meter)[move.units]
         amplified(extension, site, Searched(network, *search, LOSSES[task], meter), meter)
 
     ours, theirs = billed(sequence)

@@ -112,7 +112,7 @@ def place(move: AbstractMove, arch: Architecture) -> Site:
 
 def extension_of(subject: AbstractInitializer, found: Residuals, move: AbstractMove, seed: int = 3) -> Extension:
     site = place(move, found.fold.arch)
-    return subject.extend(found, site, (move.units,), seeded(seed), Meter())[move.units]
+    return subject.begin(found, site, (move.units,), seeded(seed), Meter())[move.units]
 
 
 def supported(subject: AbstractInitializer) -> Iterator[tuple[AbstractMove, str]]:
@@ -209,7 +209,7 @@ def test_the_meter_counts_the_products_torch_counts(subject: AbstractInitializer
         meter = Meter()
         found = Residuals(collect(network, x, y, LOSSES["classification"], seeded(0), Meter()).whole, meter)
         with FlopCounterMode(display=False) as counter:
-            subject.extend(found, place(move, network.arch), (move.units,), seeded(3), meter)
+            subject.begin(found, place(move, network.arch), (move.units,), seeded(3), meter)
         assert meter.products == pytest.approx(counter.get_total_flops(), rel=0.05), move
 
 

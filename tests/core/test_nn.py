@@ -485,7 +485,7 @@ def test_new_entries_of_a_trained_network_do_not_overshoot() -> None:
         site = move.place(network.arch)
         statistics = collect(network, x, y, CrossEntropy(), torch.Generator().manual_seed(0), Meter())
         found = Residuals(statistics.whole, Meter())
-        extension = Tiny().extend(found, site, (3,), torch.Generator().manual_seed(1), Meter())[3]
+        extension = Tiny().begin(found, site, (3,), torch.Generator().manual_seed(1), Meter())[3]
         search = Searched(network, x, y, CrossEntropy(), Meter())
         deltas = response(extension, site, search.trace.values, Meter())
         scale = line_search(search, deltas, Meter()).scale

@@ -58,12 +58,17 @@ class AbstractInitializer(ABC):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        """New weights of a move between vectors at ``site`` in each of ``sizes`` (units; ``(0,)`` for an edge).
+        """New units between vectors at ``site`` in each of ``sizes``.
 
         What it asks of ``residuals`` is what is multiplied and solved.
         Sizes share their draws and their directions: the first k units of a larger extension read what the k units
         of a smaller one read, so that sizes are compared on the same ground and the solves are paid for once.
         """
+
+    def edge(self, residuals: Residuals, site: Site, meter: Meter) -> Extension:
+        """A new edge between vectors. At 0, by default: that changes nothing and has its whole gradient."""
+        outputs = sum(width_of(residuals, target) for target in site.targets)
+        return Extension(edge=like_of(residuals, site).new_zeros(outputs, columns_of(residuals, site) - 1))
 
     @final
     def can_begin(self, site: Site) -> bool:
@@ -74,11 +79,18 @@ class AbstractInitializer(ABC):
     def begin(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        """``extend`` at any site: one on maps is written in rows first, and its weights folded back into kernels."""
-        if site.plain:
+        """``extend`` or ``edge`` (of size 0) at any site: one on maps is written in rows first, and its weights folded back
+        into kernels."""
+
+        def plainly(residuals: Residuals, site: Site) -> Mapping[int, Extension]:
+            if site.activation is None:
+                return {0: self.edge(residuals, site, meter)}
             return self.extend(residuals, site, sizes, generator, meter)
+
+        if site.plain:
+            return plainly(residuals, site)
         unrolled = unroll(residuals, site, self.taps, meter)
-        written = self.extend(unrolled.residuals, unrolled.site, sizes, generator, meter)
+        written = plainly(unrolled.residuals, unrolled.site)
         found = {k: unrolled.restore(extension) for k, extension in written.items()}
         if self.taps == "centre" and site.activation is not None:
             found = refitted(residuals, site, found, sizes, meter)
@@ -194,11 +206,3 @@ def prefixes(
 ) -> dict[int, Extension]:
     """The first k of these units, for every k."""
     return {k: extension_of(residuals, site, alpha[:k], None if omega is None else omega[:, :k]) for k in sizes}
-
-
-def edge_of(residuals: Residuals, site: Site, matrix: Tensor | None = None) -> dict[int, Extension]:
-    """A new edge of this matrix [q, p2 - 1]. None: 0, which changes nothing and has its whole gradient."""
-    if matrix is None:
-        q = sum(width_of(residuals, target) for target in site.targets)
-        matrix = like_of(residuals, site).new_zeros(q, columns_of(residuals, site) - 1)
-    return {0: Extension(edge=matrix)}

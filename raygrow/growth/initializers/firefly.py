@@ -13,7 +13,6 @@ from raygrow.architecture import AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers.base import (
     AbstractInitializer,
-    edge_of,
     extension_of,
     fan_in_of,
     fan_out_of,
@@ -78,8 +77,6 @@ class Firefly(AbstractInitializer):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        if site.activation is None:
-            return edge_of(residuals, site)
         most = max(sizes)
         alpha, omega, gains = self._new(residuals, site, self.pool * most, generator, meter)
         parting, split_gains = self._splits(residuals, site, generator, meter)

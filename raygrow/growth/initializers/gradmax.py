@@ -10,7 +10,7 @@ import torch
 
 from raygrow.architecture import ACTIVATIONS, AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import FORMED, Residuals, eigenpairs, leading_eigenpairs
-from raygrow.growth.initializers.base import AbstractInitializer, columns_of, edge_of, prefixes
+from raygrow.growth.initializers.base import AbstractInitializer, columns_of, prefixes
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
 
@@ -51,9 +51,8 @@ class GradMax(AbstractInitializer):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
+        assert site.activation is not None
         fold = residuals.fold
-        if site.activation is None:
-            return edge_of(residuals, site)
         p = columns_of(residuals, site)
         rows, g = fold.reads(site.sources).matrix, fold.feeds(site.targets)
         m2 = meter.mm(rows.T, g) / len(g)

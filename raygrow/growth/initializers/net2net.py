@@ -14,7 +14,6 @@ from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers.base import (
     AbstractInitializer,
     columns_of,
-    edge_of,
     extension_of,
     fan_in_of,
     fan_out_of,
@@ -60,8 +59,6 @@ class Net2Net(AbstractInitializer):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        if site.activation is None:
-            return edge_of(residuals, site)
         most, old = max(sizes), fan_in_of(residuals, site)
         units = len(old)
         if units == 0:

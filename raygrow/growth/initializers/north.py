@@ -13,7 +13,6 @@ from raygrow.architecture import AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers.base import (
     AbstractInitializer,
-    edge_of,
     fan_in_of,
     hidden_of,
     preactivations_of,
@@ -64,8 +63,6 @@ class North(AbstractInitializer):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        if site.activation is None:
-            return edge_of(residuals, site)
         most = max(sizes)
         if self.mode == "select":
             pool = drawn(residuals, site, self.pool * most, generator)

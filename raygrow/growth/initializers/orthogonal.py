@@ -10,7 +10,7 @@ import torch
 
 from raygrow.architecture import AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers.base import AbstractInitializer, columns_of, edge_of, like_of, prefixes
+from raygrow.growth.initializers.base import AbstractInitializer, columns_of, like_of, prefixes
 from raygrow.growth.initializers.family import HE, normal
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
@@ -42,8 +42,6 @@ class Orthogonal(AbstractInitializer):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        if site.activation is None:
-            return edge_of(residuals, site)
         p, like = columns_of(residuals, site) - 1, like_of(residuals, site)
         draw = normal(max(sizes), p, generator, like)
         rows = torch.cat([meter.basis(block.T).T for block in torch.split(draw, p)])

@@ -10,7 +10,7 @@ import torch
 
 from raygrow.architecture import AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers.base import AbstractInitializer, columns_of, edge_of, like_of, prefixes
+from raygrow.growth.initializers.base import AbstractInitializer, columns_of, like_of, prefixes
 from raygrow.growth.initializers.family import HE, column_spread, drawn, normal
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
@@ -41,8 +41,6 @@ class RandomInitializer(AbstractInitializer):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        if site.activation is None:
-            return edge_of(residuals, site)
         spread = column_spread(residuals, site) if self.scale == "existing" else None
         if spread is None:
             return prefixes(residuals, site, sizes, drawn(residuals, site, max(sizes), generator, self.gain))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raygrow.architecture import AddBlock, AddEdge, AddNode, Site, Widen
 from raygrow.growth.bottleneck import Residuals
-from raygrow.growth.initializers.base import AbstractInitializer, edge_of, hidden_of, prefixes
+from raygrow.growth.initializers.base import AbstractInitializer, hidden_of, prefixes
 from raygrow.growth.initializers.family import ascended, candidates, forward_selected
 from raygrow.growth.meter import Meter
 from raygrow.nn import Extension
@@ -57,8 +57,7 @@ class Senn(AbstractInitializer):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        if site.activation is None:
-            return edge_of(residuals, site)
+        assert site.activation is not None
         function = FUNCTIONS[site.activation]
         target = natural_target(residuals, site, meter)
 

@@ -15,7 +15,6 @@ from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.curvature import extreme_eigenpairs
 from raygrow.growth.initializers.base import (
     AbstractInitializer,
-    edge_of,
     extension_of,
     fan_in_of,
     fan_out_of,
@@ -71,8 +70,7 @@ class Splitting(AbstractInitializer):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        if site.activation is None:
-            return edge_of(residuals, site)
+        assert site.activation is not None
         if not self.supports_activation(site.activation):
             raise MoveError(f"{site}: splitting needs a curved activation; {site.activation!r} is piecewise linear")
         most, old, omega = max(sizes), fan_in_of(residuals, site), fan_out_of(residuals, site)

@@ -61,10 +61,6 @@ class Tiny(AbstractInitializer):
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
         rows = residuals.fold.reads(site.sources).matrix
-        if site.activation is None:
-            (target,) = site.targets
-            refit = Refit.of(residuals, {target: rows[:, :-1]}, meter)
-            return {0: Extension(edge=refit.fan_out(1.0, meter)[target])}
         alpha = self._directions(residuals, site, max(sizes), generator, meter)
         before = meter.mm(rows, alpha.T)
         scale = _rms(before).clamp_min(1e-12)
@@ -78,6 +74,11 @@ class Tiny(AbstractInitializer):
             )
             for k in sizes
         }
+
+    def edge(self, residuals: Residuals, site: Site, meter: Meter) -> Extension:
+        (target,) = site.targets
+        refit = Refit.of(residuals, {target: residuals.fold.reads(site.sources).matrix[:, :-1]}, meter)
+        return Extension(edge=refit.fan_out(1.0, meter)[target])
 
     def _directions(
         self, residuals: Residuals, site: Site, most: int, generator: torch.Generator, meter: Meter

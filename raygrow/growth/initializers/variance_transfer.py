@@ -14,7 +14,6 @@ from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.initializers.base import (
     AbstractInitializer,
     columns_of,
-    edge_of,
     extension_of,
     fan_in_of,
     fan_out_of,
@@ -55,8 +54,6 @@ class VarianceTransfer(AbstractInitializer):
     def extend(
         self, residuals: Residuals, site: Site, sizes: Sequence[int], generator: torch.Generator, meter: Meter
     ) -> Mapping[int, Extension]:
-        if site.activation is None:
-            return edge_of(residuals, site)
         most, p, like = max(sizes), columns_of(residuals, site), like_of(residuals, site)
         pairs = (most + 1) // 2
         spread = column_spread(residuals, site)
