@@ -258,12 +258,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--channels", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--sizes", type=int, nargs="+", default=[16, 32])
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--repeats-full", type=int, default=3)
+    parser.add_argument("--repeats-full", type=int, default=3, help="0: without gromo's full step")
     parser.add_argument("--no-gromo", action="store_true")
     parser.add_argument("--out", default="runs/growth_step_maps.json")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    others = (RESTRICTED, FULL) if gromo_is_there() and not asked.no_gromo else ()
+    others = [RESTRICTED, FULL][: 2 if asked.repeats_full else 1] if gromo_is_there() and not asked.no_gromo else []
     cells = []
     for channels in asked.channels:
         for size in asked.sizes:
