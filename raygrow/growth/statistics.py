@@ -119,7 +119,7 @@ class Fold:
 
     Attributes:
         network: as it was when the examples went through it.
-        values: of every node, [n, size, *value grid].
+        values: of every vector, and of the maps that units may read which feed the nodes asked for, [n, size, *value grid].
         gradients: G of the nodes that were asked for, [rows, size].
         curvature: backpropagated curvature samples (``AbstractLoss.curvature_sample``), likewise; empty unless asked for.
         cluster: rows that come from one example and are not independent: 1, or positions where a map was written in rows.

@@ -133,6 +133,13 @@ class MapPass(Pass, AbstractMaps):
         values: dict[str, Tensor] = {INPUT: sample.shaped(grid) if grid else sample.x}
         at = {name: self.positions(arch.by_name[name].grid) if arch.by_name[name].grid else None for name in nodes}
 
+        # A unit that fed a node ahead of what it reads would close a cycle: maps behind all of these nodes stay in the cache.
+        kept = [
+            name
+            for name in arch.order[1:]
+            if not arch.by_name[name].value_grid or any(node not in arch.ancestors(name) | {name} for node in nodes)
+        ]
+
         def pick(found: dict[str, Tensor], into: dict[str, list[Tensor]], cut: slice) -> None:
             for name, rows in found.items():
                 places = at[name]
@@ -144,11 +151,11 @@ class MapPass(Pass, AbstractMaps):
             if curvature is not None:
                 drawn = self.loss.curvature_sample(trace.output, curvature)
                 pick(backpropagate(self.network, trace, drawn, nodes, meter), bends, cut)
-            for name, value in trace.values.items():
-                if name != INPUT:
-                    if name not in values:
-                        values[name] = value.new_empty(len(sample), *value.shape[1:])
-                    values[name][cut] = value
+            for name in kept:
+                value = trace.values[name]
+                if name not in values:
+                    values[name] = value.new_empty(len(sample), *value.shape[1:])
+                values[name][cut] = value
         rows, bent = ({name: torch.cat(parts) for name, parts in table.items()} for table in (gradients, bends))
         for found in rows.values():
             self._check(float(found.abs().amax()))

@@ -11,12 +11,14 @@ raygrow as one batch, already a tensor. Its step changes existing weights too (d
 figures are shown. Both sides search the amplitude on the same examples.
 
     python -m tests.benchmarks.growth_step [--widths 16 64 256 1024] [--inputs 64 784] [--repeats 9] [--out FILE]
+    python -m tests.benchmarks.growth_step --maps [...]    # of convolutions: growth_step_maps, with its options
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -247,6 +249,12 @@ def test_a_growth_step_is_faster_than_gromos() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["--maps"]:
+        from tests.benchmarks import growth_step_maps
+
+        growth_step_maps.main(words[1:])
+        return
     parser = argparse.ArgumentParser(description="A growth step in SGD epochs, and against gromo.")
     parser.add_argument("--inputs", type=int, nargs="+", default=[64, 784])
     parser.add_argument("--widths", type=int, nargs="+", default=[16, 64, 256, 1024])
@@ -254,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--no-gromo", action="store_true")
     parser.add_argument("--out", default="runs/growth_step.json")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_args(words)
     torch.set_num_threads(1)
     cells = [
         measure(inputs, width, node, asked.repeats, gromo_is_there() and not asked.no_gromo)

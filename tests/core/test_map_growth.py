@@ -30,7 +30,7 @@ from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import derivative, response, response_rows
 from raygrow.growth.statistics import Sample
 from raygrow.growth.step import grow
-from raygrow.growth.sweep import collect
+from raygrow.growth.sweep import collect, passed
 from raygrow.nn import Extension, Network, bias_name, graft, weight_name
 from raygrow.nn.losses import CrossEntropy
 from tests.core.test_maps import a_map_network, draw
@@ -176,6 +176,15 @@ def test_a_growth_step_lowers_the_loss_that_chose_its_amplitude(kind: str) -> No
             assert drop == pytest.approx(found.found.drop, abs=1e-9), move
             dropped += drop > 0
     assert dropped > 3
+
+
+def test_maps_behind_the_nodes_that_are_fed_are_not_kept() -> None:
+    """Nothing that feeds these nodes could read them; vectors cost nothing."""
+    network, x, y, _ = measured("strided")
+    everything = {INPUT, "h1", "h2", "h3", OUTPUT}
+    for fed, kept in (("h2", {INPUT, "h1", OUTPUT}), ("h3", everything - {"h3"}), (OUTPUT, everything)):
+        statistics = passed(network, Sample(x, y), LOSS, Meter()).statistics([fed], Meter())
+        assert set(statistics.whole.values) == kept, fed
 
 
 @pytest.mark.parametrize("kind", ["none", "strided"])
