@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raygrow.data.arrays import Npz
-from raygrow.data.base import AbstractSource, Dataset, Preprocessing, Raw, Split
+from raygrow.data.base import METRICS, AbstractSource, Dataset, Preprocessing, Raw, Split
 from raygrow.data.builtin import BreastCancer, Diabetes, Digits
 from raygrow.data.burgers import Burgers
 from raygrow.data.files import Csv, Parquet, read_features
@@ -20,4 +20,6 @@ SOURCES: tuple[type[AbstractSource], ...] = (
     Torchvision,
 )  # fmt: skip
 
-__all__ = ["SOURCES", "AbstractSource", "Dataset", "Preprocessing", "Raw", "Split", "prepare", "read_features"]
+__all__ = [
+    "METRICS", "SOURCES", "AbstractSource", "Dataset", "Preprocessing", "Raw", "Split", "prepare", "read_features",
+]  # fmt: skip

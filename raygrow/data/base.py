@@ -21,6 +21,9 @@ Array: TypeAlias = NDArray[Any]
 
 SPLITS = ("train", "search", "validation", "test")
 
+METRICS: Mapping[Task, str] = {"classification": "accuracy", "regression": "r2"}
+"""The figure beside the loss, by task."""
+
 
 def stream(purpose: str, seed: int) -> np.random.Generator:
     """A random generator of its own for one purpose, so that no two purposes share draws under the same seed.

@@ -63,6 +63,7 @@ class Head:
             "flops_per_example": network["flops_per_example"],
             "train_flops": train_flops,
             "validation_loss": network["validation_loss"],
+            "validation_metric": network["validation_metric"],
         }
         return replace(self, network=network, train_flops=train_flops, history=(*self.history, entry))
 

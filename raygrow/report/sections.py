@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raygrow.data import METRICS
 from raygrow.population.coordinator import Coordinator
 from raygrow.population.ledger import Event
 from raygrow.population.lineage import lineage
@@ -15,7 +16,7 @@ from raygrow.report.figures import NOTHING, count, decimal, duration, flops, sca
 from raygrow.report.lineage import lineage_text
 from raygrow.report.markup import Content, Markup, el
 from raygrow.report.record import COSTS, Record
-from raygrow.report.summary import METRICS, WORDS
+from raygrow.report.summary import WORDS
 from raygrow.report.tables import pairs, table
 from raygrow.report.tree import tree
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from raygrow.data import METRICS
 from raygrow.population.coordinator import Coordinator, Head
 from raygrow.population.ledger import Event, finite, write_atomically
 from raygrow.population.plan import kind_of
@@ -15,11 +16,8 @@ from raygrow.report.columns import aligned
 from raygrow.report.figures import count, decimal, duration, flops
 from raygrow.report.record import Record, read
 
-METRICS: Mapping[str, str] = {"classification": "accuracy", "regression": "r2"}
-"""The figure beside the loss, by task."""
-
 WORDS: Mapping[str, str] = {"accuracy": "accuracy", "r2": "R2"}
-"""The same in prose."""
+"""``METRICS`` in prose."""
 
 
 def summary(coordinator: Coordinator, events: Iterable[Event]) -> dict[str, Any]:
@@ -91,8 +89,14 @@ def _member(coordinator: Coordinator, record: Record, name: str) -> dict[str, An
         "moves_accepted": sum(probed.granted for probed in record.probed if probed.member == name),
         "moves_probed": sum(probed.member == name for probed in record.probed),
         "stopped_because": head.stopped_because if head else None,
-        "history": [dict(entry) for entry in head.history] if head else [],
+        "history": [_named(entry, metric) for entry in head.history] if head else [],
     }
+
+
+def _named(entry: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """An entry of the history, its metric under the name of the task's."""
+    plain = {key: value for key, value in entry.items() if key != "validation_metric"}
+    return {**plain, f"validation_{metric}": entry["validation_metric"]}
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:

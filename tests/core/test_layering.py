@@ -24,14 +24,15 @@ MAY["data"] = {"errors"}
 MAY["strategies"] = {"errors", "architecture"}
 MAY["population"] = {*CORE, "data", "strategies"}
 MAY["policy"] = {*MAY["population"], "population"}
+MAY["baselines"] = {*MAY["population"], "population"}
 # The rim: single modules with a place of their own.
 MAY["predictor"] = {"errors", "architecture", "nn", "data"}
 MAY["predict"] = {"errors", "data", "population", "predictor"}
 MAY["progress"] = {"errors", "population"}
 MAY["document"] = {"errors", "population"}
-MAY["config"] = {*MAY["policy"], "document"}
+MAY["config"] = {*MAY["policy"], "document", "baselines"}
 MAY["testing"] = {*MAY["policy"]}
-MAY["adapters"] = {*MAY["policy"], "policy", "predictor", "predict"}
+MAY["adapters"] = {*MAY["policy"], "policy", "baselines", "predictor", "predict"}
 MAY["report"] = {*MAY["policy"], "policy"}
 MAY["result"] = {"population", "predictor"}
 MAY["app"] = {*MAY["adapters"], "adapters", "report", "config", "progress", "result"}

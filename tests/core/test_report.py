@@ -333,13 +333,13 @@ def test_the_summary_has_the_contracts_keys_and_the_heads_figures(any_grown: Gro
         assert member["test_loss"] == head.test["test_loss"] is not None
         assert member[f"test_{metric}"] == head.test["test_metric"]
         assert member["stopped_because"]
-        assert [list(entry) for entry in member["history"]] == [HISTORY] * len(member["history"])
+        assert [list(e) for e in member["history"]] == [[*HISTORY, f"validation_{metric}"]] * len(member["history"])
         last = member["history"][-1]
         # The start, every round this member took part in, and the final anneal.
         tasks = [event["task"] for event in any_grown.events if event["type"] == "reported"]
         rounds = [task for task in tasks if task["member"] == member["member"] and task["phase"] == "round"]
         assert len(member["history"]) == len(rounds) + 2
-        for key in ("arch_id", "checkpoint", "flops_per_example", "train_flops", "validation_loss"):
+        for key in (*HISTORY[1:], f"validation_{metric}"):
             assert last[key] == member[key]
         assert per_example(any_grown, member["checkpoint"]).mean() == pytest.approx(member["validation_loss"], abs=1e-5)
 
