@@ -27,7 +27,7 @@ from raygrow.population.folder import CampaignFolder
 from raygrow.population.ledger import Event, write_atomically
 from raygrow.population.plan import Facts, Plan
 from raygrow.population.tasks import Pool
-from raygrow.progress import Progress
+from raygrow.progress import LogFormat, Progress
 from raygrow.result import Result
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def run(
     pool: str | None = None,
     address: str | None = None,
     quiet: bool = False,
+    log_format: LogFormat = "text",
 ) -> Result:
     """Grow a population: the same as ``raygrow run``.
 
@@ -96,6 +97,7 @@ def run(
         pool: ``ray`` or ``serial`` instead of the configuration's.
         address: of a running Ray cluster.
         quiet: no progress.
+        log_format: of the progress on standard error.
 
     Raises:
         Refused: no folder was created; a Ray that was coming up meanwhile ends by itself.
@@ -113,10 +115,10 @@ def run(
         ready = prepare_campaign(plan)
         _writable(root)
         coordinator = Coordinator(plan, ready.facts)
-        progress = Progress(coordinator, quiet=quiet)
-        progress.note(f"campaign folder: {root}")
+        progress = Progress(coordinator, quiet=quiet, form=log_format)
+        progress.note(f"campaign folder: {root}", event="folder", folder=str(root))
         for warning in ready.dataset.warnings:
-            progress.note(f"warning: {warning}")
+            progress.note(warning, "warning")
         with _signals(), _pool(ready, folder, address, progress.note) as workers, folder.locked():
             # Again, now alone: another process may have run a whole campaign here in the meantime.
             folder.refuse_if_begun()
@@ -132,11 +134,13 @@ def resume(
     pool: str | None = None,
     address: str | None = None,
     quiet: bool = False,
+    log_format: LogFormat = "text",
 ) -> Result:
     """Go on with an interrupted campaign: the same as ``raygrow resume``. A finished one gives its summary.
 
     Args:
         overrides: ``data.path`` alone, for data that were moved.
+        log_format: of the progress on standard error.
 
     Raises:
         Refused, LedgerError: no campaign, another process in it, or other data than it began with.
@@ -157,7 +161,7 @@ def resume(
             raise LedgerError(f"{home.ledger.path}: does not begin with the start of a campaign")
         facts = Facts(**events[0]["facts"])
         coordinator = Coordinator.replay(plan, facts, events)
-        progress = Progress(coordinator, quiet=quiet)
+        progress = Progress(coordinator, quiet=quiet, form=log_format)
         if any(event["type"] == "ended" for event in events):
             return _finished(home, coordinator, progress)
         with ahead(plan.pool, len(plan.members), address):
@@ -182,7 +186,7 @@ def _go_on(
     changed = [n for n, v in _versions().items() if events[0]["versions"].get(n) != v]
     if changed:
         progress.note(
-            f"warning: other versions than at the start ({', '.join(changed)}): figures may differ in last bits"
+            f"other versions than at the start ({', '.join(changed)}): figures may differ in last bits", "warning"
         )
     with _signals(), _pool(ready, home, address, progress.note) as workers:
         home.ledger.append({"type": "resumed", "versions": _versions(), "machine": _machine()})
@@ -192,9 +196,11 @@ def _go_on(
 def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, progress: Progress) -> Result:
     """Run to the end, or leave a folder that can be resumed; either way the derived files are written."""
     mirror = _mirror(folder, coordinator, progress.note)
+    measure = _metrics(coordinator)
 
     def heard(event: Event) -> None:
         progress.heard(event)
+        measure(event)
         mirror.poke()
 
     patience = MIRROR_PATIENCE
@@ -213,7 +219,7 @@ def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, pr
                 raise
     except (Interrupted, KeyboardInterrupt):
         progress.end()
-        progress.note(f"interrupted; `raygrow resume {folder.root}` goes on")
+        progress.note(f"interrupted; `raygrow resume {folder.root}` goes on", event="interrupted")
         raise
     except Exception as error:
         progress.end()
@@ -277,6 +283,15 @@ def _mirror(folder: CampaignFolder, coordinator: Coordinator, log: Callable[[str
     else:
         uri, artifacts = tracking.uri, None
     return MlflowMirror(folder.ledger, uri, tracking.experiment, artifacts, log, MIRROR_AFTER)
+
+
+def _metrics(coordinator: Coordinator) -> Callable[[Event], None]:
+    """What shows the campaign's figures beside those of Ray, where there is a Ray."""
+    if coordinator.plan.pool.kind != "ray":
+        return lambda event: None
+    from raygrow.adapters.ray_metrics import Gauges
+
+    return Gauges(coordinator).heard
 
 
 @contextmanager

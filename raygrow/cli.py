@@ -14,6 +14,7 @@ import click
 
 from raygrow import __version__
 from raygrow.errors import CampaignFailed, RaygrowError
+from raygrow.progress import LogFormat, json_line
 
 DONE, REFUSED, FAILED, INTERRUPTED = 0, 2, 3, 130
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,7 +33,7 @@ class _Commands(click.Group):
 
 
 def _guarded(command: F) -> F:
-    """Errors as one line on standard error and the exit code of the contract."""
+    """Errors as one line on standard error, in the format of the logs, and the exit code of the contract."""
 
     @wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -41,7 +42,7 @@ def _guarded(command: F) -> F:
         except RaygrowError as error:
             if os.environ.get("RAYGROW_DEBUG"):
                 raise
-            _fail(str(error), FAILED if isinstance(error, CampaignFailed) else REFUSED)
+            _fail(str(error), FAILED if isinstance(error, CampaignFailed) else REFUSED, kwargs.get("log_format"))
         except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
         except BaseException as error:
@@ -49,13 +50,17 @@ def _guarded(command: F) -> F:
                 sys.exit(INTERRUPTED)
             if isinstance(error, SystemExit | BrokenPipeError) or os.environ.get("RAYGROW_DEBUG"):
                 raise
-            _fail(f"{type(error).__name__}: {error} (RAYGROW_DEBUG=1 shows where)", FAILED)
+            _fail(f"{type(error).__name__}: {error} (RAYGROW_DEBUG=1 shows where)", FAILED, kwargs.get("log_format"))
 
     return guarded  # type: ignore[return-value]
 
 
-def _fail(message: str, code: int) -> None:
-    click.echo(f"raygrow: {' '.join(message.split())}", err=True)
+def _fail(message: str, code: int, form: LogFormat | None) -> None:
+    line = " ".join(message.split())
+    if form == "json":
+        click.echo(json_line("refused" if code == REFUSED else "failed", "error", message=line), err=True)
+    else:
+        click.echo(f"raygrow: {line}", err=True)
     sys.exit(code)
 
 
@@ -65,6 +70,10 @@ SET = click.option(
 )  # fmt: skip
 POOL = click.option("--pool", type=click.Choice(["ray", "serial"]), help="Where the work runs, instead of `pool.kind`.")
 ADDRESS = click.option("--address", help="Address of a running Ray cluster, for example auto or ray://host:10001.")
+LOG_FORMAT = click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    help="Of the log on standard error: text for people, or one JSON object a line.",
+)  # fmt: skip
 DIR = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 CONFIG = click.argument("config", metavar="CONFIG", type=click.Path(path_type=Path))
 
@@ -92,8 +101,16 @@ def main() -> None:
 )
 @POOL
 @ADDRESS
+@LOG_FORMAT
 @_guarded
-def run(config: Path, assignments: tuple[str, ...], out: Path | None, pool: str | None, address: str | None) -> None:
+def run(
+    config: Path,
+    assignments: tuple[str, ...],
+    out: Path | None,
+    pool: str | None,
+    address: str | None,
+    log_format: LogFormat,
+) -> None:
     """Grow the population that the YAML file CONFIG describes."""
     from raygrow.adapters.ray_start import ahead
     from raygrow.document import local_pool, parse_assignments, read_document
@@ -104,7 +121,7 @@ def run(config: Path, assignments: tuple[str, ...], out: Path | None, pool: str 
         from raygrow.app import run as run_campaign
         from raygrow.report import summary_text
 
-        result = run_campaign(document, out=out, address=address)
+        result = run_campaign(document, out=out, address=address, log_format=log_format)
     click.echo(summary_text(dict(result.summary)))
     click.echo(f"report: {result.folder / 'report.html'}")
 
@@ -114,14 +131,18 @@ def run(config: Path, assignments: tuple[str, ...], out: Path | None, pool: str 
 @SET
 @POOL
 @ADDRESS
+@LOG_FORMAT
 @_guarded
-def resume(folder: Path, assignments: tuple[str, ...], pool: str | None, address: str | None) -> None:
+def resume(
+    folder: Path, assignments: tuple[str, ...], pool: str | None, address: str | None, log_format: LogFormat
+) -> None:
     """Go on with the interrupted campaign in DIR; a finished one prints its summary."""
     from raygrow.app import resume as resume_campaign
     from raygrow.document import parse_assignments
     from raygrow.report import summary_text
 
-    result = resume_campaign(folder, parse_assignments(assignments), pool=pool, address=address)
+    overrides = parse_assignments(assignments)
+    result = resume_campaign(folder, overrides, pool=pool, address=address, log_format=log_format)
     click.echo(summary_text(dict(result.summary)))
 
 

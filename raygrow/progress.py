@@ -1,13 +1,31 @@
-"""Progress of a campaign: one living line on a terminal, plain lines elsewhere. Always on standard error."""
+"""Progress of a campaign: one living line on a terminal, plain lines elsewhere, or one JSON object a line.
+
+Always on standard error.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from typing import TextIO
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from raygrow.population.coordinator import Coordinator
-from raygrow.population.ledger import Event
+from raygrow.population.ledger import Event, finite
+from raygrow.population.standing import granted_gain_per_flop, standing
+
+if TYPE_CHECKING:
+    from raygrow.population.coordinator import Coordinator
+
+LogFormat = Literal["text", "json"]
+Level = Literal["info", "warning", "error"]
+
+
+def json_line(event: str, level: Level = "info", **figures: Any) -> str:
+    """One entry of a structured log: ``time`` (ISO 8601, UTC), ``level``, ``event``, then the figures."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps({"time": now, "level": level, "event": event, **finite(figures)}, allow_nan=False)
 
 
 class Progress:
@@ -17,22 +35,30 @@ class Progress:
         coordinator: read only.
         stream: standard error by default.
         quiet: say nothing.
+        form: ``text`` for people, ``json`` for what collects logs.
     """
 
-    def __init__(self, coordinator: Coordinator, stream: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self, coordinator: Coordinator, stream: TextIO | None = None, quiet: bool = False, form: LogFormat = "text"
+    ) -> None:
         self._coordinator = coordinator
         self._stream = stream or sys.stderr
         self._quiet = quiet
-        self._living = self._stream.isatty()
+        self._form = form
+        self._living = form == "text" and self._stream.isatty()
         self._begun = time.monotonic()
         self._first_round: int | None = None
         self._width = 0
 
-    def note(self, text: str) -> None:
-        """A line that stays."""
-        if not self._quiet:
-            self._clear()
-            self._print(text + "\n")
+    def note(self, text: str, level: Level = "info", event: str = "note", **figures: Any) -> None:
+        """A line that stays. In JSON the text is its ``message``."""
+        if self._quiet:
+            return
+        if self._form == "json":
+            self._print(json_line(event, level, message=text, **figures) + "\n")
+            return
+        self._clear()
+        self._print(("warning: " if level == "warning" else "") + text + "\n")
 
     def _print(self, text: str) -> None:
         """A reader that has gone (a closed terminal, ``| head``) must not end a campaign."""
@@ -45,7 +71,13 @@ class Progress:
     def heard(self, event: Event) -> None:
         """Told after every event."""
         if event["type"] == "retried":
-            self.note(f"retrying {event['task']['member']} round {event['task']['round']}: {event['reason']}")
+            task = {key: event["task"][key] for key in ("member", "phase", "round")}
+            self.note(
+                f"retrying {task['member']} round {task['round']}: {event['reason']}", "warning", "retried", **task
+            )
+        elif self._form == "json" and not self._quiet:
+            self._print(self._entry(event) + "\n")
+            return
         if self._quiet or event["type"] not in ("reported", "decided", "closed", "chosen"):
             return
         text = self._line()
@@ -66,17 +98,26 @@ class Progress:
             self._print("\r" + " " * self._width + "\r")
             self._width = 0
 
+    def _entry(self, event: Event) -> str:
+        figures = asdict(standing(self._coordinator))
+        if event["type"] == "reported":
+            figures["member"] = event["task"]["member"]
+        elif event["type"] == "decided":
+            # The coordinator has opened the next round.
+            figures |= {"phase": "round", "round": event["round"], "granted": len(event["granted"])}
+            figures["gain_per_flop"] = granted_gain_per_flop(event)
+        return json_line(event["type"], **figures, seconds=round(time.monotonic() - self._begun, 3))
+
     def _line(self) -> str:
         c = self._coordinator
         rounds = c.plan.campaign.rounds
         phase = {"start": "start", "round": f"round {c.round}/{rounds}", "finish": "final anneal", "test": "test"}
-        parts = [phase.get(c.phase or "", "done")]
+        now = standing(c)
+        parts = [phase.get(now.phase, "done")]
         if c.heads:
-            finite = [h.network for h in c.heads.values() if h.network["validation_loss"] is not None]
-            if finite:
-                best = min(finite, key=lambda network: float(network["validation_loss"]))
-                parts.append(f"best validation loss {best['validation_loss']:.4g}")
-                parts.append(f"{best['flops_per_example']} FLOPs/example")
+            if now.best_validation_loss is not None:
+                parts.append(f"best validation loss {now.best_validation_loss:.4g}")
+                parts.append(f"{now.flops_per_example} FLOPs/example")
             budget = c.plan.budget.max_flops_per_example
             if budget:
                 largest = max(h.network["flops_per_example"] for h in c.heads.values())

@@ -45,8 +45,8 @@ def contents() -> list[str]:
 # The surface
 
 SURFACE = {
-    "run": "CONFIG --set --out --pool --address",
-    "resume": "DIR --set --pool --address",
+    "run": "CONFIG --set --out --pool --address --log-format",
+    "resume": "DIR --set --pool --address --log-format",
     "validate": "CONFIG --set",
     "lineage": "DIR --member --format",
     "report": "DIR",
