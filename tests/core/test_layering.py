@@ -21,6 +21,7 @@ CORE = ("errors", "architecture", "nn", "growth", "training")
 
 MAY: dict[str, set[str]] = {layer: set(CORE[:i]) for i, layer in enumerate(CORE)}
 MAY["data"] = {"errors"}
+MAY["comparison"] = {"errors"}
 MAY["strategies"] = {"errors", "architecture"}
 MAY["population"] = {*CORE, "data", "strategies"}
 MAY["policy"] = {*MAY["population"], "population"}
@@ -33,7 +34,7 @@ MAY["document"] = {"errors", "population"}
 MAY["config"] = {*MAY["policy"], "document", "baselines"}
 MAY["testing"] = {*MAY["policy"]}
 MAY["adapters"] = {*MAY["policy"], "policy", "baselines", "predictor", "predict"}
-MAY["report"] = {*MAY["policy"], "policy"}
+MAY["report"] = {*MAY["policy"], "policy", "comparison"}
 MAY["result"] = {"population", "predictor"}
 MAY["app"] = {*MAY["adapters"], "adapters", "report", "config", "progress", "result"}
 MAY["validate"] = {*MAY["app"], "app"}
@@ -49,11 +50,12 @@ THIRD: dict[str, str | tuple[str, ...]] = {
     "yaml": ("config.py", "document.py"),
     "PIL": "data/images.py",
     "torchvision": "data/images.py",
+    "moocore": "comparison/front.py",
 }
 """Where each may be imported: the beginning of the path."""
 
-NO_TORCH = ("errors.py", "architecture/", "strategies/", "data/", "report/", "config.py", "document.py", "cli.py",
-            "progress.py")  # fmt: skip
+NO_TORCH = ("errors.py", "architecture/", "strategies/", "data/", "comparison/", "report/", "config.py", "document.py",
+            "cli.py", "progress.py")  # fmt: skip
 PURE = ("coordinator.py", "tasks.py", "plan.py", "pool_plan.py", "ledger.py", "lineage.py", "campaign.py", "folder.py",
         "standing.py", "selection/")  # fmt: skip
 """Of the population: the parts that never see a tensor."""
