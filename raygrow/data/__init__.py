@@ -10,13 +10,14 @@ from raygrow.data.files import Csv, Parquet, read_features
 from raygrow.data.images import ImageFolder, Torchvision
 from raygrow.data.lorenz96 import Lorenz96
 from raygrow.data.patterns import Patterns
+from raygrow.data.planted import Planted
 from raygrow.data.prepare import prepare
 from raygrow.data.teacher import Teacher
 from raygrow.data.waveforms import Waveforms
 
 # The only registry: the configuration's schema, the listings and the contract tests read it.
 SOURCES: tuple[type[AbstractSource], ...] = (
-    Digits, BreastCancer, Diabetes, Teacher, Lorenz96, Burgers, Patterns, Waveforms, Parquet, Csv, Npz, ImageFolder,
+    Digits, BreastCancer, Diabetes, Teacher, Planted, Lorenz96, Burgers, Patterns, Waveforms, Parquet, Csv, Npz, ImageFolder,
     Torchvision,
 )  # fmt: skip
 

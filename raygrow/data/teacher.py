@@ -47,7 +47,7 @@ class Teacher(AbstractSource):
         x = draws.standard_normal((self.rows, self.inputs))
         hidden = x
         for _ in range(self.depth):
-            directions = _orthonormal(draws, hidden.shape[1], self.units)
+            directions = orthonormal(draws, hidden.shape[1], self.units)
             hidden = np.maximum(_standardised(hidden @ directions) - THRESHOLD, 0.0)
         logits = self.scale * _standardised(hidden @ draws.standard_normal((self.units, self.classes)))
         # The largest of logits plus Gumbel noise is a draw from their softmax.
@@ -69,7 +69,7 @@ def _standardised(z: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(deviation > 1e-12, centred / np.where(deviation > 1e-12, deviation, 1.0), 0.0)
 
 
-def _orthonormal(draws: np.random.Generator, inputs: int, units: int) -> NDArray[np.float64]:
+def orthonormal(draws: np.random.Generator, inputs: int, units: int) -> NDArray[np.float64]:
     """Random directions [inputs, units], orthonormal within each block of ``inputs`` columns.
 
     Units that look in different directions make the difficulty of the task vary little from seed to seed.

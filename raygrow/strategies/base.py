@@ -145,6 +145,11 @@ class AbstractStrategy(ABC):
     predicts: ClassVar[bool] = True
     measures: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def level(self) -> float | None:
+        """Most chance of ever accepting a useless move that it guarantees over all rounds; None: it guarantees nothing."""
+        return None
+
     def initial_state(self, constant_loss: float) -> State:
         """What the strategy knows before the first round; plain JSON."""
         return {}

@@ -64,6 +64,10 @@ class Mdl(AbstractStrategy):
         check_level(self.alpha)
         check_level(self.screen)
 
+    @property
+    def level(self) -> float:
+        return self.alpha
+
     def initial_state(self, constant_loss: float) -> State:
         return initial_state(constant_loss)
 

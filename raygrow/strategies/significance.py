@@ -61,6 +61,10 @@ class Significance(AbstractStrategy):
         if not 0.0 < self.clip_quantile <= 1.0:
             raise ValueError(f"`0 < clip_quantile <= 1` must hold, but got {self.clip_quantile}")
 
+    @property
+    def level(self) -> float:
+        return self.alpha
+
     def initial_state(self, constant_loss: float) -> State:
         return initial_state(constant_loss)
 

@@ -22,6 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from raygrow.data import SOURCES, AbstractSource, Dataset, Preprocessing, Raw, Split, prepare
 from raygrow.data.burgers import Burgers
 from raygrow.data.lorenz96 import Lorenz96
+from raygrow.data.planted import Planted
 from raygrow.data.teacher import Teacher
 from raygrow.errors import DataError
 
@@ -184,8 +185,8 @@ def test_import_is_light() -> None:
 def test_registry_has_distinct_kinds() -> None:
     kinds = [kind.__dataclass_fields__["kind"].default for kind in SOURCES]
     assert kinds == [
-        "digits", "breast_cancer", "diabetes", "teacher", "lorenz96", "burgers", "patterns", "waveforms", "parquet", "csv",
-        "npz", "image_folder", "torchvision",
+        "digits", "breast_cancer", "diabetes", "teacher", "planted", "lorenz96", "burgers", "patterns", "waveforms", "parquet",
+        "csv", "npz", "image_folder", "torchvision",
     ]  # fmt: skip
 
 
@@ -430,6 +431,43 @@ class TestTeacher:
     def test_depth_and_more_units_than_inputs(self) -> None:
         data = prepare(Teacher(inputs=3, units=7, depth=3, rows=300), 0)
         assert (data.inputs, data.outputs) == (3, 6)
+
+
+class TestPlanted:
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"effect": -0.1}, "effect must be at least 0 and at most 1000, got -0.1"),
+            ({"linear": math.nan}, "linear"),
+            ({"directions": 17}, r"directions must be at most inputs \(16\), got 17"),
+            ({"directions": 0}, "directions"),
+            ({"classes": 1}, "classes"),
+            ({"rows": 9}, "rows"),
+        ],
+    )
+    def test_refuses_values_out_of_range(self, fields: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Planted(**fields)
+
+    def test_no_linear_model_follows_what_is_planted(self) -> None:
+        raw = Planted(effect=4.0, linear=0.0, rows=20_000).load(0)
+        train, test = slice(0, 15_000), slice(15_000, None)
+        linear = LogisticRegression(max_iter=300).fit(raw.x[train], raw.y[train]).score(raw.x[test], raw.y[test])
+        # 5,000 rows and the largest class: chance with three standard errors.
+        chance = np.bincount(raw.y[test]).max() / 5_000
+        assert linear < chance + 3 * math.sqrt(0.25 / 5_000)
+        folded = MLPClassifier((32,), learning_rate_init=0.01, max_iter=20, random_state=0)
+        with pytest.warns(match="Maximum iterations"):
+            folded.fit(raw.x[train], raw.y[train])
+        assert folded.score(raw.x[test], raw.y[test]) > chance + 0.3
+
+    def test_without_an_effect_a_linear_model_is_the_truth(self) -> None:
+        scores = {}
+        for linear in (0.0, 2.0):
+            raw = Planted(effect=0.0, linear=linear, rows=8_000).load(1)
+            model = LogisticRegression(max_iter=300).fit(raw.x[:6_000], raw.y[:6_000])
+            scores[linear] = model.score(raw.x[6_000:], raw.y[6_000:])
+        assert scores[0.0] < 0.25 + 0.04 < 0.45 < scores[2.0]
 
 
 class TestLorenz96:

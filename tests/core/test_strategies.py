@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from raygrow.strategies import (
     FEATURES,
+    STRATEGIES,
     AbstractStrategy,
+    Blind,
     Evidence,
     Mdl,
     Outcome,
@@ -146,12 +148,13 @@ def coin_evidence(rng: np.random.Generator, n: int, truth: float, belief: float,
     return evidence(np.full(n, math.log(2.0)), candidate, probed=probed)
 
 
-@pytest.mark.parametrize("kind", [Mdl, Significance])
-def test_a_useless_move_is_ever_accepted_in_at_most_alpha_of_the_campaigns(
-    kind: type[Mdl] | type[Significance],
-) -> None:
+GUARANTEED = [strategy for kind in STRATEGIES if (strategy := kind()).level is not None]
+
+
+@pytest.mark.parametrize("strategy", GUARANTEED, ids=lambda strategy: type(strategy).__name__)
+def test_a_useless_move_is_ever_accepted_in_at_most_alpha_of_the_campaigns(strategy: AbstractStrategy) -> None:
     rng = np.random.default_rng(11)
-    strategy, campaigns, rounds, probed = kind(alpha=0.3), 300, 4, 2
+    strategy, campaigns, rounds, probed = type(strategy)(alpha=0.3), 300, 4, 2  # type: ignore[call-arg]
     state = strategy.initial_state(1.0)
     fooled = 0
     for _ in range(campaigns):
@@ -163,7 +166,8 @@ def test_a_useless_move_is_ever_accepted_in_at_most_alpha_of_the_campaigns(
                 tosses = coin_evidence(rng, 120, 0.5, float(rng.choice([0.42, 0.46, 0.54, 0.58])), probed)
                 accepted = accepted or strategy.judge(tosses, now, state).accepted
         fooled += accepted
-    assert fooled <= most(campaigns, strategy.alpha)
+    assert strategy.level == 0.3
+    assert fooled <= most(campaigns, strategy.level)
 
 
 def test_the_bettor_is_fooled_by_a_fair_game_in_at_most_alpha_of_the_looks() -> None:
@@ -520,6 +524,22 @@ def test_random_draws_uniformly_among_all_pairs() -> None:
         counts[one.id, two.id] = counts.get((one.id, two.id), 0) + 1
     assert len(counts) == 30
     assert scipy.stats.chisquare(list(counts.values())).pvalue > CHANCE
+
+
+def test_blind_draws_sites_uniformly_whatever_their_sizes_and_predictions_and_judges_as_mdl() -> None:
+    proposals = [p for p in grid() if p.site != "a" or p.units == 4]
+    counts: dict[tuple[str, str], int] = {}
+    rng = np.random.default_rng(22)
+    for _ in range(1200):
+        one, two = Blind().shortlist(proposals, SITUATION, {}, rng)
+        counts[one.site, two.site] = counts.get((one.site, two.site), 0) + 1
+    assert len(counts) == 6
+    assert scipy.stats.chisquare(list(counts.values())).pvalue > CHANCE
+    assert Blind().shortlist([], SITUATION, {}, rng) == ()
+    for gain in (-0.1, 0.0, 0.02, 0.2):
+        losses = rng.exponential(size=200)
+        shown = evidence(losses, losses - gain)
+        assert Blind(alpha=0.1).judge(shown, SITUATION, {}) == Mdl(alpha=0.1).judge(shown, SITUATION, {})
 
 
 @pytest.mark.parametrize(
