@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import signal
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import raygrow
 from raygrow.adapters.ray_start import ahead
 from raygrow.architecture import forward_flops, params
 from raygrow.config import load_plan, resolved, to_yaml
@@ -27,22 +21,18 @@ from raygrow.population.folder import CampaignFolder
 from raygrow.population.ledger import Event, write_atomically
 from raygrow.population.plan import Facts, Plan
 from raygrow.population.tasks import Pool
+from raygrow.process import Interrupted, machine, refuse_unwritable, signals, versions
 from raygrow.progress import LogFormat, Progress
 from raygrow.result import Result
 
 if TYPE_CHECKING:
     from raygrow.adapters.mlflow_mirror import MlflowMirror
 
-PACKAGES = ("raygrow", "torch", "numpy", "ray", "mlflow", "pyarrow")
 LEAST_CONSTANT_LOSS = 1e-6
 MIRROR_AFTER = 60.0
 """Seconds a campaign runs before MLflow begins to show it; a shorter one is shown at its end."""
 MIRROR_PATIENCE, INTERRUPTED_PATIENCE = 60.0, 5.0
 """Seconds that a finished, an interrupted campaign waits for MLflow to show it all."""
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM. Not an ``Exception``: nothing on the way may swallow it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +77,7 @@ def run(
     address: str | None = None,
     quiet: bool = False,
     log_format: LogFormat = "text",
+    heard: Callable[[Coordinator, Event], None] | None = None,
 ) -> Result:
     """Grow a population: the same as ``raygrow run``.
 
@@ -98,6 +89,7 @@ def run(
         address: of a running Ray cluster.
         quiet: no progress.
         log_format: of the progress on standard error.
+        heard: told every event after it is in the ledger, with the coordinator that has heard it.
 
     Raises:
         Refused: no folder was created; a Ray that was coming up meanwhile ends by itself.
@@ -113,18 +105,18 @@ def run(
         plan = replace(plan, data=replace(plan.data, path=str(Path(plan.data.path).resolve())))  # type: ignore[call-arg]
     with ahead(plan.pool, len(plan.members), address):
         ready = prepare_campaign(plan)
-        _writable(root)
+        refuse_unwritable(root)
         coordinator = Coordinator(plan, ready.facts)
         progress = Progress(coordinator, quiet=quiet, form=log_format)
         progress.note(f"campaign folder: {root}", event="folder", folder=str(root))
         for warning in ready.dataset.warnings:
             progress.note(warning, "warning")
-        with _signals(), _pool(ready, folder, address, progress.note) as workers, folder.locked():
+        with signals(), _pool(ready, folder, address, progress.note) as workers, folder.locked():
             # Again, now alone: another process may have run a whole campaign here in the meantime.
             folder.refuse_if_begun()
             write_atomically(folder.config, to_yaml(resolved(plan)).encode())
             folder.ledger.append(_started(ready))
-            return _execute(folder, coordinator, workers, progress)
+            return _execute(folder, coordinator, workers, progress, heard)
 
 
 def resume(
@@ -135,12 +127,14 @@ def resume(
     address: str | None = None,
     quiet: bool = False,
     log_format: LogFormat = "text",
+    heard: Callable[[Coordinator, Event], None] | None = None,
 ) -> Result:
     """Go on with an interrupted campaign: the same as ``raygrow resume``. A finished one gives its summary.
 
     Args:
         overrides: ``data.path`` alone, for data that were moved.
         log_format: of the progress on standard error.
+        heard: as in ``run``.
 
     Raises:
         Refused, LedgerError: no campaign, another process in it, or other data than it began with.
@@ -165,7 +159,7 @@ def resume(
         if any(event["type"] == "ended" for event in events):
             return _finished(home, coordinator, progress)
         with ahead(plan.pool, len(plan.members), address):
-            return _go_on(home, plan, events, coordinator, progress, address)
+            return _go_on(home, plan, events, coordinator, progress, address, heard)
 
 
 def _go_on(
@@ -175,6 +169,7 @@ def _go_on(
     coordinator: Coordinator,
     progress: Progress,
     address: str | None,
+    heard: Callable[[Coordinator, Event], None] | None,
 ) -> Result:
     """With the folder locked and the same data."""
     ready = prepare_campaign(plan)
@@ -183,17 +178,23 @@ def _go_on(
             f"{home.root}: the data are not those the campaign began with (digest {ready.dataset.digest[:12]} instead of "
             f"{events[0]['data']['digest'][:12]}); name the right file with --set data.path=FILE"
         )
-    changed = [n for n, v in _versions().items() if events[0]["versions"].get(n) != v]
+    changed = [n for n, v in versions().items() if events[0]["versions"].get(n) != v]
     if changed:
         progress.note(
             f"other versions than at the start ({', '.join(changed)}): figures may differ in last bits", "warning"
         )
-    with _signals(), _pool(ready, home, address, progress.note) as workers:
-        home.ledger.append({"type": "resumed", "versions": _versions(), "machine": _machine()})
-        return _execute(home, coordinator, workers, progress)
+    with signals(), _pool(ready, home, address, progress.note) as workers:
+        home.ledger.append({"type": "resumed", "versions": versions(), "machine": machine()})
+        return _execute(home, coordinator, workers, progress, heard)
 
 
-def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, progress: Progress) -> Result:
+def _execute(
+    folder: CampaignFolder,
+    coordinator: Coordinator,
+    workers: Pool,
+    progress: Progress,
+    listener: Callable[[Coordinator, Event], None] | None,
+) -> Result:
     """Run to the end, or leave a folder that can be resumed; either way the derived files are written."""
     mirror = _mirror(folder, coordinator, progress.note)
     measure = _metrics(coordinator)
@@ -202,10 +203,12 @@ def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, pr
         progress.heard(event)
         measure(event)
         mirror.poke()
+        if listener is not None:
+            listener(coordinator, event)
 
     patience = MIRROR_PATIENCE
     try:
-        with _signals():
+        with signals():
             try:
                 mirror.start()
                 run_campaign(coordinator, folder.ledger, folder.store, workers, heard)
@@ -227,7 +230,7 @@ def _execute(folder: CampaignFolder, coordinator: Coordinator, workers: Pool, pr
         raise CampaignFailed(f"{what}; what was done is kept, `raygrow resume {folder.root}` goes on") from error
     finally:
         # A second Ctrl-C must not tear what is being written here.
-        with _signals(ignore=True):
+        with signals(ignore=True):
             # A cluster that is gone must not cost the files that say what was done.
             with suppress(Exception):
                 workers.close()
@@ -313,25 +316,6 @@ def _pool(ready: Prepared, folder: CampaignFolder, address: str | None, log: Cal
         workers.close()
 
 
-@contextmanager
-def _signals(ignore: bool = False) -> Iterator[None]:
-    """SIGINT and SIGTERM as ``Interrupted`` (or not at all) inside; a thread that is not the main one has no say."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> NoReturn:
-        raise Interrupted(signal.Signals(number).name)
-
-    handler: Any = signal.SIG_IGN if ignore else stop
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, old in before.items():
-            signal.signal(number, old)
-
-
 def _started(ready: Prepared) -> Event:
     data = ready.dataset
     return {
@@ -347,23 +331,9 @@ def _started(ready: Prepared) -> Event:
             "dropped": list(data.dropped),
             "warnings": list(data.warnings),
         },
-        "versions": _versions(),
-        "machine": _machine(),
+        "versions": versions(),
+        "machine": machine(),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = raygrow.__version__ if name == "raygrow" else version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _machine() -> dict[str, Any]:
-    return {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()}
 
 
 def _check_pool(plan: Plan, address: str | None) -> None:
@@ -380,15 +350,6 @@ def _check_pool(plan: Plan, address: str | None) -> None:
                 f"`pool.gpus_per_actor` is {plan.pool.gpus_per_actor:g}, but torch sees no GPU here: set it to 0, or use the "
                 "Ray pool on a cluster that has GPUs"
             )
-
-
-def _writable(root: Path) -> None:
-    """Refuse a folder that could not be made, before any work."""
-    place = root
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise Refused(f"--out {root}: {place} is not a folder that can be written to")
 
 
 def rebuild(folder: str | Path) -> Result:

@@ -35,12 +35,12 @@ MAY["config"] = {*MAY["policy"], "document", "baselines"}
 MAY["testing"] = {*MAY["policy"]}
 MAY["adapters"] = {*MAY["policy"], "policy", "baselines", "predictor", "predict"}
 MAY["report"] = {*MAY["policy"], "policy", "comparison"}
+MAY["process"] = {"errors", "raygrow"}  # its version
 MAY["result"] = {"population", "predictor"}
-MAY["app"] = {*MAY["adapters"], "adapters", "report", "config", "progress", "result"}
+MAY["app"] = {*MAY["adapters"], "adapters", "report", "config", "process", "progress", "result"}
 MAY["validate"] = {*MAY["app"], "app"}
 MAY["cli"] = {*MAY["validate"], "validate", "document", "progress", "raygrow"}
 MAY["raygrow"] = {"app", "result"}
-MAY["app"] |= {"raygrow"}  # its version
 
 THIRD: dict[str, str | tuple[str, ...]] = {
     "ray": "adapters/ray_",
