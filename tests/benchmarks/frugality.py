@@ -31,7 +31,7 @@ from raygrow.architecture import forward_flops
 from raygrow.config import load_plan
 from raygrow.population.lengths import examples_of
 from tests.benchmarks.fixed import FixedNet, all_training_rows, examples, layered
-from tests.benchmarks.harness import print_table, ratios, spread, write_json
+from tests.benchmarks.harness import difference, mean_sd, print_table, ratios, spread, write_json
 
 TABULAR = Path(__file__).parents[2] / "configs" / "tabular.yaml"
 SEARCH = Path(__file__).with_name("asha.yaml")
@@ -167,16 +167,16 @@ def _row(name: str, found: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     def ratio(figure: str, arm: str, of_arm: str = "train_flops") -> str:
         return spread(ratios(of("grown", figure), of(arm, of_arm)), digits=2)
 
-    difference = [g - a for g, a in zip(of("grown", "score"), of("asha", "score"), strict=True)]
+    gaps = [g - a for g, a in zip(of("grown", "score"), of("asha", "score"), strict=True)]
     to_fixed = [g - f for g, f in zip(of("grown", "score"), of("fixed", "score"), strict=True)]
     # The linear model must be in need of growth for a line to count: by how many standard errors ASHA beats it.
     need = [a - b for a, b in zip(of("asha", "score"), of("linear", "score"), strict=True)]
     return {
         "set": name,
         "seeds": len(found),
-        **{f"score {arm}": _mean_sd(of(arm, "score"), 4) for arm in ("asha", "grown", "fixed", "linear")},
-        "grown - asha (90 %)": _interval(difference),
-        "grown - fixed (90 %)": _interval(to_fixed),
+        **{f"score {arm}": mean_sd(of(arm, "score"), 4) for arm in ("asha", "grown", "fixed", "linear")},
+        "grown - asha (90 %)": difference(gaps),
+        "grown - fixed (90 %)": difference(to_fixed),
         "asha over linear, s.e.": f"{_standard_errors(need):.1f}",
         "FLOPs asha": f"{statistics.median(of('asha', 'flops_per_example')):,.0f}",
         "FLOPs grown": f"{statistics.median(of('grown', 'flops_per_example')):,.0f}",
@@ -184,36 +184,16 @@ def _row(name: str, found: Sequence[Mapping[str, Any]]) -> dict[str, object]:
         "training, lineage / search": ratio("train_flops", "asha"),
         "population / search": ratio("population_train_flops", "asha"),
         "lineage / fixed": ratio("train_flops", "fixed"),
-        "s asha": _mean_sd(of("asha", "seconds"), 1),
-        "s grown": _mean_sd(of("grown", "seconds"), 1),
+        "s asha": mean_sd(of("asha", "seconds"), 1),
+        "s grown": mean_sd(of("grown", "seconds"), 1),
         "s grown / asha": ratio("seconds", "asha", "seconds"),
     }
-
-
-def _mean_sd(values: Sequence[float], digits: int) -> str:
-    deviation = f" +- {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def _standard_errors(values: Sequence[float]) -> float:
     if len(values) < 2:
         return math.nan
     return statistics.mean(values) / max(statistics.stdev(values) / math.sqrt(len(values)), 1e-12)
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The 90 % t-interval of a mean over seeds; without end for a single seed."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return -math.inf, math.inf
-    half = float(t.ppf(0.95, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.mean(values) - half, statistics.mean(values) + half
-
-
-def _interval(values: Sequence[float]) -> str:
-    low, high = interval(values)
-    return f"{statistics.mean(values):+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def start_ray() -> float:
@@ -275,7 +255,7 @@ def main() -> None:
                 print(f"{key}: " + ", ".join(f"{k} {v['score']:.4f}" for k, v in payload["cells"][key].items()))
     stop_ray()
     print_table(table(payload["cells"]))
-    print(f"ray.init, in neither time: {_mean_sd(payload['ray_init_seconds'], 1)} s; written to {given.out}")
+    print(f"ray.init, in neither time: {mean_sd(payload['ray_init_seconds'], 1)} s; written to {given.out}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ alternates within one process, and what a benchmark states is a ratio of medians
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.stats import t
 
 VERSIONS_OF = ("torch", "numpy", "scikit-learn", "ray", "mlflow", "gromo")
 
@@ -56,6 +58,21 @@ def spread(values: Sequence[float], unit: str = "", digits: int = 3) -> str:
     """Median and range, as ``median (least-most) unit``."""
     low, middle, high = (f"{v:.{digits}g}" for v in (min(values), statistics.median(values), max(values)))
     return f"{middle} ({low}-{high}){' ' + unit if unit else ''}"
+
+
+def mean_sd(values: Sequence[float], digits: int = 4) -> str:
+    """Mean and standard deviation over seeds."""
+    deviation = f" +- {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
+
+
+def difference(gaps: Sequence[float]) -> str:
+    """Mean of differences paired by seed with its 90 % t-interval, which has no end for a single seed."""
+    half = math.inf
+    if len(gaps) > 1:
+        half = float(t.ppf(0.95, len(gaps) - 1)) * statistics.stdev(gaps) / math.sqrt(len(gaps))
+    mean = statistics.mean(gaps)
+    return f"{mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}]"
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
