@@ -50,7 +50,15 @@ def prepare_campaign(plan: Plan) -> Prepared:
     Raises:
         DataError, ConfigError, Refused: before anything was created.
     """
-    dataset = prepare(plan.data, plan.campaign.seed)
+    return settled(plan, prepare(plan.data, plan.campaign.seed))
+
+
+def settled(plan: Plan, dataset: Dataset) -> Prepared:
+    """What follows from the data for a plan.
+
+    Raises:
+        ConfigError, Refused: they do not go together.
+    """
     # A train split of a single class leaves a constant nothing to lose; gains still need a unit.
     unit = max(dataset.constant_loss(), LEAST_CONSTANT_LOSS)
     facts = Facts(dataset.task, dataset.inputs, dataset.outputs, len(dataset.train), unit, dataset.shape)

@@ -161,6 +161,39 @@ def validate(config: Path, assignments: tuple[str, ...]) -> None:
 
 
 @main.command()
+@CONFIG
+@SET
+@click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="Folder of the comparison: new, empty, or with this comparison, which then goes on. Default runs/NAME-TIME.",
+)  # fmt: skip
+@ADDRESS
+@LOG_FORMAT
+@_guarded
+def compare(
+    config: Path, assignments: tuple[str, ...], out: Path | None, address: str | None, log_format: LogFormat
+) -> None:
+    """Compare the arms of CONFIG on the same data sets and seeds: strategies, initializers, any key, baselines."""
+    from raygrow.comparing import compare as run_comparison
+    from raygrow.document import parse_assignments
+    from raygrow.report.standings import comparison_text
+
+    compared = run_comparison(config, parse_assignments(assignments), out=out, address=address, log_format=log_format)
+    click.echo(comparison_text(compared.plan, compared.trials))
+    click.echo(f"table: {compared.folder / 'trials.parquet'}")
+    if compared.trouble:
+        named = "; ".join(
+            f"{row['status']} {row['arm']}/{row['data']}-{row['seed']}: {row['reason']}" for row in compared.trouble[:3]
+        )
+        more = f"; and {len(compared.trouble) - 3} more" if compared.trouble[3:] else ""
+        _fail(
+            f"{len(compared.trouble)} of {len(compared.trials)} trials came to no end: {named}{more}",
+            FAILED,
+            log_format,
+        )
+
+
+@main.command()
 @DIR
 @click.option("--member", help="Only this member.")
 @click.option(
@@ -185,9 +218,14 @@ def lineage(folder: Path, member: str | None, form: str) -> None:
 @DIR
 @_guarded
 def report(folder: Path) -> None:
-    """(Re)build summary.json, moves.parquet and report.html of DIR from its ledger."""
+    """(Re)build what follows from the ledger of DIR: tables and report.html."""
     from raygrow.app import rebuild
 
+    if (folder / "comparison.yaml").exists():
+        from raygrow.comparing import rebuild_comparison
+
+        click.echo(f"table: {rebuild_comparison(folder).folder / 'trials.parquet'}")
+        return
     click.echo(f"report: {rebuild(folder).folder / 'report.html'}")
 
 

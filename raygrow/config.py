@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml  # type: ignore[import-untyped]
 from pydantic import TypeAdapter, ValidationError
 
+from raygrow.baselines import BASELINES, AbstractBaseline
 from raygrow.data import SOURCES, AbstractSource
 from raygrow.document import DEFAULT_MEMBERS, read_document
 from raygrow.errors import ConfigError
@@ -45,6 +46,7 @@ FAMILIES: Mapping[str, tuple[type[Any], tuple[type[Any], ...]]] = {
     "strategy": (AbstractStrategy, STRATEGIES),
     "initializer": (AbstractInitializer, INITIALIZERS),
     "selection": (AbstractSelection, SELECTIONS),
+    "baseline": (AbstractBaseline, BASELINES),
 }
 """Keys whose value names a ``kind``: the base class and the one list of what ships."""
 
@@ -77,19 +79,19 @@ def load_plan(source: str | Path | Mapping[str, Any], overrides: Mapping[str, An
 
 def build_plan(raw: Mapping[str, Any]) -> Plan:
     """Check a mapping and build the plan."""
-    _check_keys("", raw, [*SECTIONS, "data", "members", "selection"])
+    check_keys("", raw, [*SECTIONS, "data", "members", "selection"])
     if "data" not in raw:
-        raise ConfigError(f"`data` is required, for example `data: {{kind: digits}}`; kinds: {_kinds('data')}")
-    sections = {name: _section(name, cls, raw.get(name, {})) for name, cls in SECTIONS.items()}
+        raise ConfigError(f"`data` is required, for example `data: {{kind: digits}}`; kinds: {kind_names('data')}")
+    sections = {name: section(name, cls, raw.get(name, {})) for name, cls in SECTIONS.items()}
     members = raw.get("members", DEFAULT_MEMBERS)
     if not isinstance(members, list | tuple):
         raise ConfigError(f"`members` must be a list, but got {members!r}")
-    shared = {name: _mapping(name, raw.get(name, {})) for name in MEMBER_SECTIONS}
+    shared = {name: mapping(name, raw.get(name, {})) for name in MEMBER_SECTIONS}
     try:
         return Plan(
-            data=_kind("data", "data", raw["data"]),
+            data=of_kind("data", "data", raw["data"]),
             members=tuple(_member(f"members.{i}", m, shared) for i, m in enumerate(members)),
-            selection=_kind("selection", "selection", raw["selection"]) if "selection" in raw else Auction(),
+            selection=of_kind("selection", "selection", raw["selection"]) if "selection" in raw else Auction(),
             **sections,
         )
     except ValueError as error:
@@ -97,14 +99,14 @@ def build_plan(raw: Mapping[str, Any]) -> Plan:
 
 
 def _member(path: str, raw: Any, shared: Mapping[str, Mapping[str, Any]]) -> Member:
-    raw = _mapping(path, raw)
-    _check_keys(path, raw, ["name", "strategy", "initializer", "seed", *MEMBER_SECTIONS])
+    raw = mapping(path, raw)
+    check_keys(path, raw, ["name", "strategy", "initializer", "seed", *MEMBER_SECTIONS])
     if "strategy" not in raw:
-        raise ConfigError(f"`{path}.strategy` is required; kinds: {_kinds('strategy')}")
-    strategy = _kind("strategy", f"{path}.strategy", raw["strategy"])
+        raise ConfigError(f"`{path}.strategy` is required; kinds: {kind_names('strategy')}")
+    strategy = of_kind("strategy", f"{path}.strategy", raw["strategy"])
     merged = {
-        name: _section(
-            f"{path}.{name}", SECTIONS[name], {**shared[name], **_mapping(f"{path}.{name}", raw.get(name, {}))}
+        name: section(
+            f"{path}.{name}", SECTIONS[name], {**shared[name], **mapping(f"{path}.{name}", raw.get(name, {}))}
         )
         for name in MEMBER_SECTIONS
     }
@@ -112,7 +114,7 @@ def _member(path: str, raw: Any, shared: Mapping[str, Mapping[str, Any]]) -> Mem
         return Member(
             name=_value(f"{path}.name", str, raw.get("name", kind_of(strategy).rpartition(":")[2])),
             strategy=strategy,
-            initializer=_kind("initializer", f"{path}.initializer", raw.get("initializer", {"kind": "tiny"})),
+            initializer=of_kind("initializer", f"{path}.initializer", raw.get("initializer", {"kind": "tiny"})),
             seed=_value(f"{path}.seed", int, raw.get("seed", 0)),
             **merged,
         )
@@ -123,7 +125,7 @@ def _member(path: str, raw: Any, shared: Mapping[str, Mapping[str, Any]]) -> Mem
 def resolved(plan: Plan) -> dict[str, Any]:
     """The plan as plain YAML values, every key explicit; ``load_plan`` reads it back."""
     return {
-        name: [_plain(member) for member in plan.members] if name == "members" else _plain(getattr(plan, name))
+        name: [plain(member) for member in plan.members] if name == "members" else plain(getattr(plan, name))
         for name in ("campaign", "data", "network", *MEMBER_SECTIONS, "members", "selection", "budget", "pool",
                      "checkpoints", "tracking")
     }  # fmt: skip
@@ -145,46 +147,50 @@ def fields_of(cls: type[Any]) -> list[tuple[str, Any, str]]:
     return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same in what YAML has words for."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        plain = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        found = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         bases = tuple(base for base, _ in FAMILIES.values())
         # A user's own class is named by where it is found, whatever ``kind`` it may have as a field.
         return (
-            {"kind": kind_of(value), **{k: v for k, v in plain.items() if k != "kind"}}
+            {"kind": kind_of(value), **{k: v for k, v in found.items() if k != "kind"}}
             if isinstance(value, bases)
-            else plain
+            else found
         )
     if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
-def _section(path: str, cls: type[T], raw: Any) -> T:
-    raw = _mapping(path, raw)
-    _check_keys(path, raw, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
+def section(path: str, cls: type[T], raw: Any) -> T:
+    """A section of the configuration, its keys checked."""
+    raw = mapping(path, raw)
+    check_keys(path, raw, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
     for name, inner in get_type_hints(cls).items():
         if dataclasses.is_dataclass(inner) and isinstance(raw.get(name), Mapping):
-            _check_keys(f"{path}.{name}", raw[name], [field.name for field in dataclasses.fields(inner)])
+            check_keys(f"{path}.{name}", raw[name], [field.name for field in dataclasses.fields(inner)])
     return _value(path, cls, raw)
 
 
-def _kind(family: str, path: str, raw: Any) -> Any:
+def of_kind(family: str, path: str, raw: Any) -> Any:
     """An object of a family: given as such, named by a shipped ``kind``, or by ``module:Class``."""
     base, members = FAMILIES[family]
     if isinstance(raw, base):
         _check_recordable(path, type(raw))
         return raw
-    raw = _mapping(path, {"kind": raw} if isinstance(raw, str) else raw)
+    raw = mapping(path, {"kind": raw} if isinstance(raw, str) else raw)
     kind = raw.get("kind")
     if kind is None:
-        raise ConfigError(f"`{path}.kind` is required; kinds: {_kinds(family)}")
+        raise ConfigError(f"`{path}.kind` is required; kinds: {kind_names(family)}")
     if isinstance(kind, str) and ":" in kind:
         return _imported(base, path, kind, {key: value for key, value in raw.items() if key != "kind"})
     known = {kind_name(cls): cls for cls in members}
     if not isinstance(kind, str) or kind not in known:
-        raise ConfigError(f"`{path}.kind`: unknown kind {kind!r}{_closest(str(kind), known)}; kinds: {_kinds(family)}")
-    _check_keys(path, raw, [field.name for field in dataclasses.fields(known[kind])])
+        raise ConfigError(
+            f"`{path}.kind`: unknown kind {kind!r}{closest(str(kind), known)}; kinds: {kind_names(family)}"
+        )
+    check_keys(path, raw, [field.name for field in dataclasses.fields(known[kind])])
     return _value(path, known[kind], raw)
 
 
@@ -200,7 +206,7 @@ def _imported(base: type[Any], path: str, kind: str, fields: Mapping[str, Any]) 
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ConfigError(f"`{path}.kind`: {kind!r} must be a subclass of {base.__module__}.{base.__name__}")
     _check_recordable(path, cls)
-    _check_keys(path, fields, [field.name for field in dataclasses.fields(cls)])
+    check_keys(path, fields, [field.name for field in dataclasses.fields(cls)])
     return _value(path, cls, dict(fields))
 
 
@@ -236,7 +242,8 @@ def _value(path: str, cls: type[T], raw: Any) -> T:
         raise ConfigError(f"`{where}`: {message}{got}") from None
 
 
-def _mapping(path: str, raw: Any) -> dict[str, Any]:
+def mapping(path: str, raw: Any) -> dict[str, Any]:
+    """What must hold keys; nothing holds none."""
     if raw is None:
         return {}
     if not isinstance(raw, Mapping):
@@ -244,19 +251,22 @@ def _mapping(path: str, raw: Any) -> dict[str, Any]:
     return dict(raw)
 
 
-def _check_keys(path: str, raw: Mapping[str, Any], known: Sequence[str]) -> None:
+def check_keys(path: str, raw: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse an unknown key, naming the closest known one."""
     for key in raw:
         if key not in known:
             where = f"{path}.{key}" if path else str(key)
-            raise ConfigError(f"unknown key `{where}`{_closest(str(key), known)}; known: {', '.join(known)}")
+            raise ConfigError(f"unknown key `{where}`{closest(str(key), known)}; known: {', '.join(known)}")
 
 
-def _closest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+def closest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    """A question that names the closest known word, or nothing."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean `{found[0]}`?)" if found else ""
 
 
-def _kinds(family: str) -> str:
+def kind_names(family: str) -> str:
+    """The kinds that ship of a family, in words."""
     return ", ".join(kind_name(cls) for cls in FAMILIES[family][1])
 
 

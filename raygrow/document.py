@@ -27,9 +27,9 @@ def read_document(source: str | Path | Mapping[str, Any], overrides: Mapping[str
     Raises:
         ConfigError: the file cannot be read, or an override points to nothing.
     """
-    raw = read_yaml(Path(source)) if isinstance(source, str | Path) else _copied(source)
+    raw = read_yaml(Path(source)) if isinstance(source, str | Path) else copied(source)
     for path, value in (overrides or {}).items():
-        _override(raw, path, value)
+        override(raw, path, value)
     return raw
 
 
@@ -70,12 +70,12 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _override(raw: dict[str, Any], path: str, value: Any) -> None:
+def override(raw: dict[str, Any], path: str, value: Any) -> None:
     """Set one dotted path in place; unknown keys are found later, when the plan is built."""
     *parents, last = path.split(".")
     place: Any = raw
     if parents[:1] == ["members"] and "members" not in raw:
-        raw["members"] = _copied(list(DEFAULT_MEMBERS))
+        raw["members"] = copied(list(DEFAULT_MEMBERS))
     for depth, part in enumerate([*parents, last]):
         here = ".".join(path.split(".")[: depth + 1])
         if isinstance(place, list):
@@ -94,9 +94,10 @@ def _override(raw: dict[str, Any], path: str, value: Any) -> None:
             place = place[key]
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """Mappings and lists anew, so that they can be changed."""
     if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_copied(item) for item in value]
+        return [copied(item) for item in value]
     return value

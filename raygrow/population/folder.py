@@ -44,17 +44,24 @@ class CampaignFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder alone. The lock ends with the process, however it ends.
-
-        Raises:
-            Refused: another process holds it.
-        """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Refused(
-                    f"{self.root}: another raygrow process runs in this folder; wait for it or stop it first"
-                ) from None
+        """Hold the folder alone; see ``locked``."""
+        with locked(self.root):
             yield
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold a folder alone; it is made. The lock ends with the process, however it ends.
+
+    Raises:
+        Refused: another process holds it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(
+                f"{root}: another raygrow process runs in this folder; wait for it or stop it first"
+            ) from None
+        yield

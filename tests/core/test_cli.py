@@ -48,6 +48,7 @@ SURFACE = {
     "run": "CONFIG --set --out --pool --address --log-format",
     "resume": "DIR --set --pool --address --log-format",
     "validate": "CONFIG --set",
+    "compare": "CONFIG --set --out --address --log-format",
     "lineage": "DIR --member --format",
     "report": "DIR",
     "predict": "DIR --data --output --member --arch --checkpoint",
@@ -101,7 +102,7 @@ def test_help_lists_every_command_and_the_version_is_the_package_s() -> None:
     assert call("--version").stdout == f"raygrow, version {raygrow.__version__}\n"
 
 
-@pytest.mark.parametrize("word", ["runs", "export", "compare", "policy", "Run", ""])
+@pytest.mark.parametrize("word", ["runs", "export", "compares", "policy", "Run", ""])
 def test_an_unknown_command_is_refused_with_the_list(word: str) -> None:
     result = call(word)
     assert result.exit_code == 2

@@ -21,7 +21,7 @@ CORE = ("errors", "architecture", "nn", "growth", "training")
 
 MAY: dict[str, set[str]] = {layer: set(CORE[:i]) for i, layer in enumerate(CORE)}
 MAY["data"] = {"errors"}
-MAY["comparison"] = {"errors"}
+MAY["comparison"] = {"errors", "data", "population"}
 MAY["strategies"] = {"errors", "architecture"}
 MAY["population"] = {*CORE, "data", "strategies"}
 MAY["policy"] = {*MAY["population"], "population"}
@@ -33,13 +33,16 @@ MAY["progress"] = {"errors", "population"}
 MAY["document"] = {"errors", "population"}
 MAY["config"] = {*MAY["policy"], "document", "baselines"}
 MAY["testing"] = {*MAY["policy"]}
-MAY["adapters"] = {*MAY["policy"], "policy", "baselines", "predictor", "predict"}
+MAY["comparison_config"] = {*MAY["config"], "config", "comparison"}
+MAY["adapters"] = {*MAY["policy"], "policy", "baselines", "predictor", "predict", "comparison"}
 MAY["report"] = {*MAY["policy"], "policy", "comparison"}
 MAY["process"] = {"errors", "raygrow"}  # its version
 MAY["result"] = {"population", "predictor"}
 MAY["app"] = {*MAY["adapters"], "adapters", "report", "config", "process", "progress", "result"}
 MAY["validate"] = {*MAY["app"], "app"}
-MAY["cli"] = {*MAY["validate"], "validate", "document", "progress", "raygrow"}
+MAY["trial"] = {*MAY["app"], "app", "comparison"}
+MAY["comparing"] = {*MAY["trial"], "trial", "comparison_config", "document"}
+MAY["cli"] = {*MAY["validate"], *MAY["comparing"], "validate", "comparing", "raygrow"}
 MAY["raygrow"] = {"app", "result"}
 
 THIRD: dict[str, str | tuple[str, ...]] = {

@@ -1,0 +1,159 @@
+"""Trials of a comparison on Ray Tune: each in a placement group of its own, so many at once as fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raygrow.adapters.ray_start import last_line
+from raygrow.comparison.placement import Bundle
+from raygrow.comparison.plan import Stop
+from raygrow.comparison.table import STOPPED, Outcome
+
+WORST = 1e30
+"""Stands for a loss that is not finite: it comes last, and in order."""
+RETRIES = 2
+"""Times that a trial whose process or node is lost is begun again; it goes on from its folder."""
+THREAD_SECONDS = "60"
+"""Seconds a stopped trial has to write what it leaves before its process is used for another."""
+
+Report = Callable[[int, float | None], None]
+"""Told the round and the validation loss after it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one trial needs.
+
+    Attributes:
+        id: of the trial.
+        group: trials of the same group are measured against one another where hopeless ones are stopped.
+        bundles: of its placement group; the first is the trial's own, actors that it creates get the others.
+        content: handed to the work.
+    """
+
+    id: str
+    group: str
+    bundles: Sequence[Bundle]
+    content: Any
+
+
+Work = Callable[[Any, Report], Outcome]
+"""What a trial does, in a process of the cluster. It raises nothing: what went wrong is its outcome."""
+
+
+def nodes() -> list[Bundle]:
+    """Resources of every living node of the cluster this process is connected to."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def run_trials(
+    jobs: Sequence[Job],
+    work: Work,
+    storage: Path,
+    concurrent: int | None,
+    stop: Stop | None,
+    rounds: int,
+    began: Callable[[str], None],
+    ended: Callable[[str, Outcome], None],
+) -> None:
+    """Run every job to its outcome. Ray must run already; what does not fit it waits for ever.
+
+    Args:
+        storage: folder for Tune's own files, which every node must reach.
+        concurrent: most at once; None: as many as fit.
+        stop: how hopeless ones end; None: none does, and nothing is reported on the way.
+        rounds: most rounds of any trial.
+        began, ended: told by id, in this process.
+    """
+    # Read by Tune when it is imported, and by the processes of the trials: no logs for people, no handler of its own beside
+    # ours, the working folder of the driver, in which a user's module may lie.
+    os.environ.update(
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_DISABLE_SIGINT_HANDLER="1",
+        TUNE_FUNCTION_THREAD_TIMEOUT_S=THREAD_SECONDS,
+        RAY_AIR_NEW_OUTPUT="0",
+        RAY_CHDIR_TO_TRIAL_DIR="0",
+    )
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+
+    class ByGroup(FIFOScheduler):  # type: ignore[misc]
+        """Successive halving among the trials of each group: losses of different data sets have no common order."""
+
+        def __init__(self, rule: Stop) -> None:
+            super().__init__()
+            self._rule = rule
+            self._halving: dict[str, Any] = {}
+
+        def _of(self, trial: Any) -> Any:
+            group = jobs[trial.config["job"]].group
+            if group not in self._halving:
+                self._halving[group] = ASHAScheduler(
+                    time_attr="round",
+                    metric="loss",
+                    mode="min",
+                    # It stops what reaches this, which none does: campaigns end by themselves.
+                    max_t=rounds + 1,
+                    grace_period=min(self._rule.grace_rounds, rounds + 1),
+                    reduction_factor=self._rule.reduction,
+                )
+            return self._halving[group]
+
+        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+            self._of(trial).on_trial_add(tune_controller, trial)
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            decision: str = self._of(trial).on_trial_result(tune_controller, trial, result)
+            return decision
+
+    class Listener(tune.Callback):  # type: ignore[misc]
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            began(jobs[trial.config["job"]].id)
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            last: Mapping[str, Any] = trial.last_result or {}
+            if "status" in last:
+                outcome = Outcome(last["status"], last["reason"])
+            else:
+                outcome = Outcome(STOPPED, f"hopeless after round {last.get('round')}: others of its repetition led")
+            ended(jobs[trial.config["job"]].id, outcome)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            error = trial.get_error()
+            why = "no reason was given" if error is None else last_line(error)
+            ended(jobs[trial.config["job"]].id, Outcome("failed", f"its process was lost: {why}"))
+
+    def trial(config: dict[str, Any], jobs: Sequence[Job]) -> None:
+        def report(round_: int, loss: float | None) -> None:
+            if stop is not None:
+                tune.report({"round": round_, "loss": WORST if loss is None else loss})
+
+        outcome = work(jobs[config["job"]].content, report)
+        tune.report({"status": outcome.status, "reason": outcome.reason})
+
+    def resources(config: dict[str, Any]) -> Any:
+        return tune.PlacementGroupFactory([dict(bundle) for bundle in jobs[config["job"]].bundles], strategy="PACK")
+
+    tune.Tuner(
+        tune.with_resources(tune.with_parameters(trial, jobs=list(jobs)), resources),
+        param_space={"job": tune.grid_search(list(range(len(jobs))))},
+        tune_config=tune.TuneConfig(
+            scheduler=FIFOScheduler() if stop is None else ByGroup(stop),
+            max_concurrent_trials=concurrent,
+            # A process that has imported torch serves the next trial too.
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(storage.resolve()),
+            verbose=0,
+            callbacks=[Listener()],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    ).fit()
