@@ -266,7 +266,7 @@ def _write_derived(folder: CampaignFolder, coordinator: Coordinator) -> Result:
     coordinator = Coordinator.replay(coordinator.plan, coordinator.facts, events)
     write_moves(events, folder.moves)
     write_summary(coordinator, events, folder.summary)
-    write_page(coordinator, events, folder.report)
+    write_page(coordinator, events, folder.report, folder.figures)
     return Result(folder.root, summary(coordinator, events))
 
 
@@ -361,7 +361,7 @@ def _check_pool(plan: Plan, address: str | None) -> None:
 
 
 def rebuild(folder: str | Path) -> Result:
-    """Write ``summary.json``, ``moves.parquet`` and ``report.html`` again from the ledger.
+    """Write ``summary.json``, ``moves.parquet``, ``report.html`` and its figures again from the ledger.
 
     Raises:
         Refused, LedgerError: no campaign here, or a process runs in it.

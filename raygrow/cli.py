@@ -218,7 +218,7 @@ def lineage(folder: Path, member: str | None, form: str) -> None:
 @DIR
 @_guarded
 def report(folder: Path) -> None:
-    """(Re)build what follows from the ledger of DIR: tables and report.html."""
+    """(Re)build what follows from the ledger of DIR: tables, report.html and its figures."""
     from raygrow.app import rebuild
 
     if (folder / "comparison.yaml").exists():

@@ -59,8 +59,12 @@ class _Writer:
         self._shown: dict[str, Page] = {}
         self._model_shown = False
 
-    def show(self, events: Sequence[Event], folder: CampaignFolder) -> None:
-        """Bring MLflow level with these events."""
+    def show(self, events: Sequence[Event], folder: CampaignFolder, files: bool) -> None:
+        """Bring MLflow level with these events.
+
+        Args:
+            files: also with the report and its figures, which are there and say what the events do.
+        """
         found = pages(events)
         if not found:
             return
@@ -70,6 +74,8 @@ class _Writer:
         for page in found:
             if page.key not in self._runs:
                 self._create(page)
+        if files:
+            self._show_files(events, folder)
         # The campaign comes last: it is finished when all that it holds is.
         for page in [*others, campaign]:
             self._fill(page)
@@ -122,6 +128,18 @@ class _Writer:
             else:
                 self._client.set_terminated(run_id, status=page.status, end_time=page.ended)
         self._runs[page.key], self._shown[page.key] = (run_id, page.status), page
+
+    def _show_files(self, events: Sequence[Event], folder: CampaignFolder) -> None:
+        """The report and its figures as artifacts of the campaign's run; a tag says of how many events they tell."""
+        run_id, told = self._runs["campaign"][0], str(len(events))
+        files = [(folder.report, None), *((file, "figures") for file in sorted(folder.figures.glob("*.*g")))]
+        if not folder.report.exists() or self._client.get_run(run_id).data.tags.get("raygrow.report") == told:
+            return
+        for path, place in files:
+            self._step()
+            self._client.log_artifact(run_id, str(path), place)
+        self._step()
+        self._client.set_tag(run_id, "raygrow.report", told)
 
     def _show_best(self, events: Sequence[Event], folder: CampaignFolder, campaign: Page) -> None:
         heads = {e["task"]["member"]: e["report"].get("head") for e in events if e["type"] == "reported"
@@ -191,7 +209,9 @@ def synchronise(ledger: Ledger, uri: str, experiment: str, artifacts: Path | Non
         LedgerError, CheckpointError: the campaign folder is damaged.
         Exception: whatever MLflow raises when it refuses or cannot be reached; another call goes on from there.
     """
-    _Writer(uri, experiment, artifacts, lambda: None).show(ledger.read(), CampaignFolder(ledger.path.parent))
+    _Writer(uri, experiment, artifacts, lambda: None).show(
+        ledger.read(), CampaignFolder(ledger.path.parent), files=True
+    )
 
 
 class MlflowMirror:
@@ -272,7 +292,8 @@ class MlflowMirror:
                 self._step()
                 self._begun = True
                 writer = writer or _Writer(*self._store, self._step)
-                writer.show(self._ledger.read(), CampaignFolder(self._ledger.path.parent))
+                # What is derived from the ledger is written before the mirror is closed.
+                writer.show(self._ledger.read(), CampaignFolder(self._ledger.path.parent), files=last)
                 pause, self._problem, self._complete = FIRST_PAUSE, None, last
                 rest = min((time.monotonic() - begun) * (1 / SHARE_OF_TIME - 1), LONGEST_PAUSE)
             except _GivenUp:

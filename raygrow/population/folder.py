@@ -21,6 +21,7 @@ class CampaignFolder:
         self.moves = root / "moves.parquet"
         self.summary = root / "summary.json"
         self.report = root / "report.html"
+        self.figures = root / "figures"
         self.ledger = Ledger(root / "events.jsonl")
         self.store = CheckpointStore(root / "checkpoints")
 

@@ -1,10 +1,10 @@
 """Tables, texts and the HTML page of a campaign, all derived from its ledger."""
 
-from raygrow.report.lineage import lineage_dot, lineage_json, lineage_text
+from raygrow.report.lineage import lineage_json, lineage_text
 from raygrow.report.moves import moves_table, write_moves
 from raygrow.report.page import page, write_page
 from raygrow.report.summary import summary, summary_text, write_summary
-from raygrow.report.tree import lineage_svg
+from raygrow.report.tree import lineage_dot, lineage_svg
 
 __all__ = [
     "lineage_dot", "lineage_json", "lineage_svg", "lineage_text", "moves_table", "page", "summary", "summary_text",

@@ -1,9 +1,8 @@
-"""The lineage as text, JSON and Graphviz's dot."""
+"""The lineage as text and JSON."""
 
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,31 +50,11 @@ def lineage_text(nodes: Sequence[LineageNode], member: str | None = None) -> str
     return "\n".join(text if node is None else next(lines) for text, node in drawn)
 
 
-def lineage_dot(nodes: Sequence[LineageNode], member: str | None = None) -> str:
-    """The lineage as a directed graph for Graphviz."""
-    shown = chosen(nodes, member)
-    keys = {node.key for node in shown}
-    lines = ["digraph lineage {", "  rankdir=LR;", '  node [shape=box, style=rounded, fontname="Helvetica"];']
-    for node in shown:
-        label = f"{node.key}\n{count(node.flops_per_example)} FLOPs\nloss {decimal(node.validation_loss)}"
-        lines.append(f"  {_quoted(node.key)} [label={_quoted(label)}];")
-    for node in shown:
-        if node.parent in keys:
-            label = f"{move_text(node)}\n{signed(node.gain)}"
-            lines.append(f"  {_quoted(str(node.parent))} -> {_quoted(node.key)} [label={_quoted(label)}];")
-    return "\n".join([*lines, "}"])
-
-
 def move_text(node: LineageNode) -> str:
     """The move that made a node, in a few words."""
     if node.move is None:
         return "start"
     return f"{node.move} {node.site} +{node.units}" if node.units else f"{node.move} {node.site}"
-
-
-def _quoted(text: str) -> str:
-    # A JSON string is a dot string: quotes, backslashes and newlines are escaped alike.
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _roots(own: Sequence[LineageNode]) -> list[LineageNode]:

@@ -41,11 +41,12 @@ class Probed:
 
 @dataclass(frozen=True)
 class HeadPoint:
-    """A network that was a member's head."""
+    """A network that was a member's head. ``train_flops``: of the member by then, all its probes."""
 
     member: str
     round: int
     flops_per_example: int
+    train_flops: int
     validation_loss: float | None
     validation_metric: float | None
     adopted: bool = False
@@ -192,6 +193,7 @@ def _add_head(
         member,
         reported["task"]["round"],
         network["flops_per_example"],
+        record.costs[member]["total"],
         network["validation_loss"],
         network["validation_metric"],
         adopted,

@@ -3,47 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from raygrow.data import METRICS
-from raygrow.population.coordinator import Coordinator
-from raygrow.population.ledger import Event
-from raygrow.population.lineage import lineage
-from raygrow.report.charts import colour, price_chart, quality_chart, standing, swatch
+from raygrow.report.charts import standing
 from raygrow.report.figures import NOTHING, count, decimal, duration, flops, scaled, signed, signed_count
 from raygrow.report.lineage import lineage_text
-from raygrow.report.markup import Content, Markup, el
-from raygrow.report.record import COSTS, Record
-from raygrow.report.summary import WORDS
+from raygrow.report.markup import Content, el
+from raygrow.report.plot import swatch
+from raygrow.report.record import COSTS
 from raygrow.report.tables import pairs, table
 from raygrow.report.tree import tree
+from raygrow.report.view import View
 
-
-@dataclass(frozen=True)
-class View:
-    """What every section draws from."""
-
-    coordinator: Coordinator
-    events: Sequence[Event]
-    record: Record
-    summary: Mapping[str, Any]
-
-    @property
-    def metric(self) -> str:
-        """Key of the figure beside the loss."""
-        return METRICS[self.summary["task"]]
-
-    @property
-    def word(self) -> str:
-        """The same in prose."""
-        return WORDS[self.metric]
-
-    @property
-    def best(self) -> str | None:
-        best = self.summary["best"]
-        return None if best is None else str(best["member"])
+SHOWN = 200
+"""With more architectures the lanes of the lineage are closed at first, but for that of the best."""
 
 
 def head(view: View) -> Iterator[Content]:
@@ -109,63 +83,52 @@ def members(view: View) -> Iterator[Content]:
 
 
 def charts(view: View) -> Iterator[Content]:
-    """The two charts with their legends."""
-    prices: dict[float, list[str]] = {}
-    plan, facts = view.coordinator.plan, view.coordinator.facts
-    for member in plan.members:
-        prices.setdefault(facts.price(member.growth, plan), []).append(member.name)
-    names = [_legend(colour(i), name) for i, name in enumerate(view.record.members)]
-    kinds = [
-        _legend("granted", "granted"),
-        _legend("accepted", "accepted, not granted"),
-        _legend("rejected", "rejected"),
-        _legend("price", f"price, {' and '.join(f'{price:.3g}' for price in prices)} loss per added FLOP"),
-    ]
-    ruined = sum(candidate.row["gain"] is None for candidate in view.record.probed)
+    """What growth bought, at what price, and whether it was foreseen."""
+    drawn = view.drawings
     yield el("h2", "What growth bought")
-    yield el(
-        "div",
-        el(
-            "figure",
-            el("h3", f"Validation {view.word} against FLOPs per example"),
-            quality_chart(view.record.heads, list(view.record.members), view.best, view.word),
-            el("ul", names, _legend("best", "best"), class_="legend"),
-            el(
-                "figcaption",
-                "Every network that was a head. Filled: just grown; hollow: trained on without growing; "
-                "square: after the final anneal. The untrained start is left out.",
-            ),
-        ),
-        el(
-            "figure",
-            el("h3", "Gain against price"),
-            price_chart(view.record.probed, prices),
-            el("ul", kinds, class_="legend"),
-            el(
-                "figcaption",
-                "Every probed candidate against the control trained on the same batches; bars are one standard error. "
-                "Both axes are stretched near 0 (square roots), which leaves the price a straight line; "
-                "what lies far below is drawn at the edge.",
-                f" {ruined} diverged and have no gain." if ruined else "",
-            ),
-        ),
-        class_="pair",
-    )
+    yield el("div", [drawn[f"quality-{cost}"].figure() for cost in ("inference", "training")], class_="pair")
+    yield el("h2", "What was worth its price, and was it foreseen?")
+    yield el("div", [drawn[name].figure() for name in ("gain-price", "calibration")], class_="pair")
 
 
 def family(view: View) -> Iterator[Content]:
-    """The tree of adopted architectures."""
-    nodes = lineage(view.events)
+    """The tree of adopted architectures, a part for each member that can be closed."""
+    nodes, colours = view.nodes, view.colours
     yield el("h2", "Lineage")
     if not nodes:
         yield el("p", "No network has been written yet.", class_="empty")
         return
-    words = (
-        "Adopted architectures from left to right. The area of a circle, and the figure below it, are its FLOPs per "
-    )
-    yield el("p", words, "example; the ring marks the best network.", class_="quiet")
-    yield el("div", tree(nodes, list(view.record.members), view.best), class_="scroll")
+    yield el("p", "Adopted architectures. ", view.drawings["lineage"].caption, " The ring marks the best network.",
+             class_="quiet")  # fmt: skip
+    columns = sorted({node.round for node in nodes})
+    lanes = []
+    for name in view.record.members:
+        own = [node for node in nodes if node.member == name]
+        if not own:
+            continue
+        words = f"{name}: {own[0].strategy}, initializer {own[0].initializer}; {len(own) - 1} moves adopted, "
+        words += f"{count(own[-1].flops_per_example)} FLOPs per example"
+        drawn = tree(own, colours, view.best, columns=columns, legend_below=False).inline("tree", fixed=True)
+        # Many long lanes are opened one by one.
+        opened = "open" if len(nodes) <= SHOWN or name == view.best else None
+        lanes.append(el("details", el("summary", words), drawn, open=opened, class_="lane"))
+    yield el("div", lanes, class_="scroll lanes")
+    passed = [candidate for candidate in view.record.probed if not candidate.granted]
+    if passed:
+        whole = tree(nodes, colours, view.best, passed).inline("tree", fixed=True)
+        words = f"With the {len(passed)} candidates that were probed and not adopted"
+        note = "Under the architecture that they would have grown from; what each was, and why not, is in the table of moves."
+        yield el("details", el("summary", words), el("p", note, class_="quiet"), el("div", whole, class_="scroll"),
+                 id="passed-over")  # fmt: skip
     yield el("details", el("summary", "As text, with gains and prices"), el("pre", lineage_text(nodes, None)))
+
+
+def places(view: View) -> Iterator[Content]:
+    """Where and when growth happened."""
+    drawn = view.drawings["sites"]
+    yield el("h2", drawn.title)
+    yield el("div", drawn.inline("sites", fixed=True), class_="scroll")
+    yield el("p", drawn.caption, class_="quiet")
 
 
 def costs(view: View) -> Iterator[Content]:
@@ -186,6 +149,11 @@ def costs(view: View) -> Iterator[Content]:
         ("training FLOPs, whole population", view.record.train_flops, budget.max_train_flops),
     ]  # fmt: skip
     yield el("h2", "Cost and budget")
+    reasons = [el("li", _named(view, m["member"]), f": {m['stopped_because'] or 'it has not stopped'}.")
+               for m in view.summary["members"]]  # fmt: skip
+    ended = view.summary["stopped_because"] or "it has not ended"
+    yield el("p", f"Why growth ended: {ended}. By member:")
+    yield el("ul", reasons)
     yield table(("member", *purposes, "share"), rows, numbers=range(1, 8))
     yield el("p")  # Keeps the two tables apart.
     used = [
@@ -280,16 +248,12 @@ def environment(view: View) -> Iterator[Content]:
     yield el("details", el("summary", "Resolved configuration"), el("pre", config))
 
 
-SECTIONS = (head, members, charts, family, costs, moves, rounds, environment)
+SECTIONS = (head, members, family, charts, places, costs, moves, rounds, environment)
 
 
 def _named(view: View, member: str) -> Content:
     """A member with its colour."""
-    return [swatch(colour(list(view.record.members).index(member))), member]
-
-
-def _legend(kind: str, words: str) -> Markup:
-    return el("li", swatch(kind), words)
+    return [swatch(view.colours.of(member)), member]
 
 
 def _share(part: float, whole: float | None) -> str:

@@ -1,44 +1,66 @@
-"""The style sheets: of the charts, which also stand alone, and of the page around them."""
+"""The style sheets: of the drawings, which also stand alone, and of the page around them."""
 
 from __future__ import annotations
 
-CHART_STYLE = """
-:root {
-  --paper: #ffffff; --ink: #1c2330; --quiet: #667085; --rule: #e4e7ec; --raised: #f7f8fa; --accent: #b7791f;
-  --good: #16794c; --warm: #b35c00; --dull: #98a1b0;
-  --c0: #2563c9; --c1: #d1571c; --c2: #14866d; --c3: #a63a9b;
-  --c4: #8a6a00; --c5: #5b50c9; --c6: #c23048; --c7: #3d7488;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #12161d; --ink: #e6e9ef; --quiet: #97a1b3; --rule: #2a313d; --raised: #1a202a; --accent: #f0b64a;
-    --good: #4cc38a; --warm: #f2a65a; --dull: #6c7789;
-    --c0: #6ea3ff; --c1: #ff9563; --c2: #45c7a8; --c3: #df82d5;
-    --c4: #d9b43f; --c5: #a49bff; --c6: #ff7b8e; --c7: #7fbdd3;
-  }
-}
+import re
+
+COLOURS = 8
+"""Of strategies; a ninth begins again."""
+
+LIGHT = {
+    "paper": "#ffffff", "ink": "#1c2330", "quiet": "#667085", "rule": "#e4e7ec", "raised": "#f7f8fa", "accent": "#b7791f",
+    "good": "#16794c", "warm": "#a85600", "dull": "#98a1b0",
+    "c0": "#2563c9", "c1": "#d1571c", "c2": "#14866d", "c3": "#a63a9b",
+    "c4": "#8a6a00", "c5": "#5b50c9", "c6": "#c23048", "c7": "#3d7488",
+}  # fmt: skip
+DARK = {
+    "paper": "#12161d", "ink": "#e6e9ef", "quiet": "#97a1b3", "rule": "#2a313d", "raised": "#1a202a", "accent": "#f0b64a",
+    "good": "#4cc38a", "warm": "#f2a65a", "dull": "#6c7789",
+    "c0": "#6ea3ff", "c1": "#ff9563", "c2": "#45c7a8", "c3": "#df82d5",
+    "c4": "#d9b43f", "c5": "#a49bff", "c6": "#ff7b8e", "c7": "#7fbdd3",
+}  # fmt: skip
+
+
+def _properties(palette: dict[str, str]) -> str:
+    return " ".join(f"--{name}: {colour};" for name, colour in palette.items())
+
+
+_RULES = """
 svg { background: var(--paper); }
 svg text { font: 12px ui-sans-serif, system-ui, "Segoe UI", Roboto, sans-serif; fill: var(--quiet); }
-svg text.axis { fill: var(--quiet); font-weight: 500; }
+svg text.small { font-size: 11px; }
+svg text.axis { font-weight: 500; }
 svg text.name { fill: var(--ink); font-size: 13px; font-weight: 600; }
+svg text.title { fill: var(--ink); font-size: 15px; font-weight: 600; }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .zero { stroke: var(--quiet); stroke-width: 1; }
 svg .price { stroke: var(--accent); stroke-width: 1.6; stroke-dasharray: 6 4; }
-svg .trail { fill: none; stroke: var(--member); stroke-width: 1.8; opacity: 0.6; }
-svg .head { fill: var(--member); stroke: var(--paper); stroke-width: 1.2; }
-svg .unchanged { fill: var(--paper); stroke: var(--member); stroke-width: 1.4; }
+svg .front { fill: none; stroke: var(--ink); stroke-width: 1.4; stroke-dasharray: 2 3; }
+svg .trail { fill: none; stroke-width: 1.8; stroke-opacity: 0.6; }
+svg .head { stroke: var(--paper); stroke-width: 1.2; }
+svg .unchanged { fill: var(--paper); stroke-width: 1.4; }
 svg .star { fill: var(--accent); stroke: var(--paper); stroke-width: 1.2; }
 svg .ring { fill: none; stroke: var(--accent); stroke-width: 2.4; }
 svg .move.granted { fill: var(--good); stroke: var(--paper); stroke-width: 1; }
 svg .move.accepted { fill: var(--paper); stroke: var(--warm); stroke-width: 1.8; }
 svg .move.rejected { fill: none; stroke: var(--dull); stroke-width: 1.6; }
-svg .bar { stroke-width: 1; opacity: 0.5; }
+svg .bar { stroke-width: 1; stroke-opacity: 0.5; }
 svg .bar.granted { stroke: var(--good); }
 svg .bar.accepted { stroke: var(--warm); }
 svg .bar.rejected { stroke: var(--dull); }
-.c0 { --member: var(--c0); } .c1 { --member: var(--c1); } .c2 { --member: var(--c2); } .c3 { --member: var(--c3); }
-.c4 { --member: var(--c4); } .c5 { --member: var(--c5); } .c6 { --member: var(--c6); } .c7 { --member: var(--c7); }
-"""
+""" + "".join(
+    f"svg .trail.c{i}, svg .unchanged.c{i}, svg .bar.c{i} {{ stroke: var(--c{i}); }} svg .head.c{i} {{ fill: var(--c{i}); }}\n"
+    for i in range(COLOURS)
+)
+
+DRAWING_STYLE = f"""
+:root {{ {_properties(LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {_properties(DARK)} }} }}
+{_RULES}"""
+"""Of a drawing in a page or a file of its own, which follows the reader's light or dark."""
+
+PLAIN_STYLE = re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], _RULES)
+"""The same in light colours and without variables, for a rasteriser."""
 
 PAGE_STYLE = """
 * { box-sizing: border-box; }
@@ -72,11 +94,10 @@ figure { margin: 0; min-width: 0; }
 figcaption { font-size: 13px; margin-top: 6px; }
 .chart { width: 100%; height: auto; display: block; }
 .swatch { width: 13px; height: 13px; vertical-align: -2px; margin-right: 6px; }
-.legend {
-  display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; margin: 6px 0 0; padding: 0; font-size: 13px;
-}
 .scroll { overflow-x: auto; border: 1px solid var(--rule); border-radius: 10px; }
-.scroll .tree { display: block; max-width: none; }
+.scroll .tree, .scroll .sites { display: block; max-width: none; }
+.lane { width: max-content; min-width: 100%; margin: 0; border: 0; border-bottom: 1px solid var(--rule); border-radius: 0; }
+.lane > summary { position: sticky; left: 0; width: fit-content; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 th, td {
   text-align: left; padding: 7px 10px; border-top: 1px solid var(--rule); vertical-align: top; white-space: nowrap;
@@ -94,6 +115,7 @@ pre { margin: 0; padding: 14px 16px; overflow-x: auto; }
 details { border: 1px solid var(--rule); border-radius: 10px; margin: 12px 0 0; }
 summary { cursor: pointer; padding: 10px 16px; font-weight: 600; font-size: 14px; }
 details .scroll { border: 0; border-top: 1px solid var(--rule); border-radius: 0; }
+details > p { padding: 0 16px; }
 details pre { border-top: 1px solid var(--rule); }
 @media print { details > * { display: block; } main { padding: 0; } }
 """

@@ -196,6 +196,35 @@ def test_the_campaign_shows_its_best(events: list[Event], uri: str, tmp_path: Pa
     assert len(without_model) == 1
 
 
+def test_the_report_and_its_figures_are_artifacts_of_the_campaign(
+    events: list[Event], uri: str, tmp_path: Path, without_model: list[str]
+) -> None:
+    client = MlflowClient(tracking_uri=uri)
+
+    def shown(told: list[Event], report: str) -> tuple[list[str], str]:
+        (tmp_path / "report.html").write_text(report)
+        synchronise(ledger_of(told, tmp_path), uri, "files", tmp_path / "files")
+        found = client.get_experiment_by_name("files")
+        runs = {run.data.tags["raygrow.key"]: run.info.run_id for run in client.search_runs([found.experiment_id])}
+        artifacts = [
+            file.path for where in (None, "figures") for file in client.list_artifacts(runs["campaign"], where)
+        ]
+        read = mlflow.artifacts.download_artifacts(
+            run_id=runs["campaign"], artifact_path="report.html", tracking_uri=uri, dst_path=str(tmp_path / "read")
+        )
+        return artifacts, Path(read).read_text()
+
+    (tmp_path / "figures").mkdir()
+    for name in ("lineage.svg", "lineage.png", ".lineage.svg.7.tmp"):
+        (tmp_path / "figures" / name).write_text("drawn")
+    half = [*events[: len(events) // 2], {"type": "interrupted", "time": events[-1]["time"]}]
+    expected = ["config.yaml", "figures", "report.html", "figures/lineage.png", "figures/lineage.svg"]
+    assert shown(half, "half") == (expected, "half")
+    # A longer ledger has another report; the same one is not sent again.
+    assert shown(events, "whole") == (expected, "whole")
+    assert shown(events, "touched") == (expected, "whole")
+
+
 def test_statuses_follow_the_ledger(events: list[Event]) -> None:
     def status(*kinds: str) -> str:
         return pages([*events[:-1], *({"type": kind, "time": 2e9} for kind in kinds)])[0].status
@@ -245,7 +274,7 @@ def test_a_crash_before_any_request_leaves_nothing_half_filled(
         nonlocal requests
         requests += 1
 
-    _Writer(uri, "counted", tmp_path / "files", count).show(events, folder)
+    _Writer(uri, "counted", tmp_path / "files", count).show(events, folder, files=False)
     for last in range(1, requests, max(requests // 6, 1)):
         left = last
 
@@ -256,7 +285,7 @@ def test_a_crash_before_any_request_leaves_nothing_half_filled(
                 raise ConnectionError
 
         with pytest.raises(ConnectionError):
-            _Writer(uri, f"crash {last}", tmp_path / "files", crash).show(events, folder)
+            _Writer(uri, f"crash {last}", tmp_path / "files", crash).show(events, folder, files=False)
         synchronise(folder.ledger, uri, f"crash {last}", tmp_path / "files")
         assert snapshot(uri, f"crash {last}") == one_pass
 
@@ -272,7 +301,7 @@ def test_a_lost_answer_makes_no_duplicate(
         return create_run(*args)
 
     writer._client.create_run = twice
-    writer.show(events[:5], CampaignFolder(tmp_path))
+    writer.show(events[:5], CampaignFolder(tmp_path), files=False)
     synchronise(ledger_of(events, tmp_path), uri, "lost", tmp_path / "files")
     assert snapshot(uri, "lost") == one_pass
 
