@@ -24,7 +24,7 @@ import yaml
 import raygrow
 from raygrow.app import prepare_campaign
 from raygrow.config import load_plan
-from tests.benchmarks.frugality import SETS, configuration, settings, start_ray, stop_ray
+from tests.benchmarks.frugality import SETS, configuration, figures, searched, settings, start_ray, stop_ray
 from tests.benchmarks.harness import print_table, write_json
 
 SETTINGS = Path(__file__).with_name("defaults.yaml")
@@ -54,14 +54,11 @@ def campaign(name: str, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def searched(name: str, seed: int) -> dict[str, Any]:
+def on_validation(name: str, seed: int) -> dict[str, Any]:
     """The search on the same rows, judged on validation."""
-    from tests.benchmarks.asha import search
-
     with tempfile.TemporaryDirectory() as place:
         config = configuration(SETS[name](Path(place), seed), seed, name)
-        data = prepare_campaign(load_plan(config)).dataset
-        found = search(data, settings(), seed, Path(place) / "tune").to_json()
+        found = figures(searched(prepare_campaign(load_plan(config)), settings(), Path(place)))
     return {"score": found["validation_score"], **found}
 
 
@@ -112,7 +109,9 @@ def main() -> None:
         for seed in range(FIRST_SEED, FIRST_SEED + given.seeds):
             for name in given.sets:
                 if (key := f"{setting}/{name}/{seed}") not in cells:
-                    cells[key] = searched(name, seed) if setting == SEARCH else campaign(name, seed, listed[setting])
+                    cells[key] = (
+                        on_validation(name, seed) if setting == SEARCH else campaign(name, seed, listed[setting])
+                    )
                     write_json(given.out, {"settings": listed, "cells": cells})
     if SEARCH in given.settings:
         stop_ray()

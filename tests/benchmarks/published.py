@@ -27,6 +27,7 @@ import yaml
 
 from raygrow.app import Prepared, prepare_campaign
 from raygrow.architecture import Architecture, Widen, digest_seed, forward_flops, training_flops
+from raygrow.baselines.nets import examples
 from raygrow.config import load_plan
 from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer
 from raygrow.growth.meter import Meter
@@ -35,7 +36,6 @@ from raygrow.growth.step import grow
 from raygrow.nn import OptimizerPlan, State, begun, carry_state
 from raygrow.nn.losses import LOSSES
 from raygrow.training import Fork, example_order, fit, score
-from tests.benchmarks.fixed import examples
 from tests.benchmarks.harness import difference, mean_sd, print_table, write_json
 
 SETTINGS = Path(__file__).with_name("published.yaml")

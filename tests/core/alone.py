@@ -8,21 +8,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from raygrow.nn import Network, OptimizerPlan, State, clone
 from raygrow.training import Examples, Fork
-
-
-def counter() -> FlopCounterMode:
-    """torch's, which counts the products that make a tensor; those that are added to one count here too."""
-
-    def product(total: Sequence[int], one: Sequence[int], other: Sequence[int], **_: object) -> int:
-        return 2 * math.prod(one) * other[-1]
-
-    added = {torch.ops.aten.addmm_: product, torch.ops.aten.baddbmm_: product}
-    return FlopCounterMode(display=False, custom_mapping=added)
-
 
 MEANS = {"classification": nn.CrossEntropyLoss(), "regression": nn.MSELoss()}
 

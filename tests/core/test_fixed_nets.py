@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from raygrow.baselines.nets import FixedNet, examples, layered, started
 from raygrow.data import Split
+from raygrow.nn import OptimizerPlan
+from raygrow.testing import counted as counter
 from raygrow.training import Examples, example_order
-from tests.benchmarks.fixed import FixedNet, examples, layered
-from tests.core.alone import counter
 
 
 def rows(n: int = 96) -> Examples:
@@ -19,7 +20,7 @@ def rows(n: int = 96) -> Examples:
 
 
 def built(hidden: list[int], total: int = 192) -> FixedNet:
-    return FixedNet(layered(5, hidden, 2), rows(), "regression", total, 0.02, 32, 7)
+    return FixedNet(started(layered(5, hidden, 2), 7), rows(), "regression", total, OptimizerPlan("adam", 0.02), 32, 7)
 
 
 def test_trains_as_torchs_own_modules_and_optimiser_do() -> None:

@@ -43,10 +43,11 @@ from raygrow.population.plan import Campaign, CheckpointPlan, Facts, Growth, Mem
 from raygrow.population.tasks import Report, Task
 from raygrow.population.worker import Worker
 from raygrow.strategies import Mdl, Periodic, Rl
+from raygrow.testing import counted as counter
 from raygrow.training import Examples, Fork, Learned, Lesson, example_order, teach
 from raygrow.training.layout import Layout, Part, layouts
 from raygrow.training.place import ALIGNMENT
-from tests.core.alone import counter, trained_alone
+from tests.core.alone import trained_alone
 
 INPUTS, OUTPUTS = 5, 3
 ADAM, SGD = OptimizerPlan("adam", 0.02), OptimizerPlan("sgd", 0.02)

@@ -16,6 +16,7 @@ from raygrow.growth.initializers import RandomInitializer
 from raygrow.nn import Extension, Network, Optimizer, OptimizerKind, OptimizerPlan, carry_state, clone, graft
 from raygrow.nn.losses import LOSSES
 from raygrow.testing import a_network, some_examples
+from raygrow.testing import counted as counter
 from raygrow.training import (
     Examples,
     ExampleSets,
@@ -32,7 +33,7 @@ from raygrow.training import (
 )
 from raygrow.training.evaluate import EVALUATE_BATCH
 from raygrow.training.examples import GATHER, gathered
-from tests.core.alone import counter, trained_alone
+from tests.core.alone import trained_alone
 
 ADAM = OptimizerPlan("adam", 0.01)
 TASKS = tuple(LOSSES)

@@ -19,7 +19,7 @@ from sklearn.datasets import load_diabetes
 import raygrow
 from raygrow.growth.meter import Meter
 from raygrow.population.checkpoints import CheckpointStore
-from tests.core.alone import counter
+from raygrow.testing import counted as counter
 
 from .campaigns import (
     HELD,

@@ -1,10 +1,4 @@
-"""Contract tests that ship with the package: what every strategy, initializer, selection rule and pool must pass.
-
-A class of the user's own passes them by inheriting one contract in a test module::
-
-    class TestMine(StrategyContract):
-        subject = MyStrategy()
-"""
+"""Contracts of strategies, initializers, selection rules and pools."""
 
 from __future__ import annotations
 
@@ -390,9 +384,3 @@ def run_all(pool: Pool, tasks: Sequence[Task]) -> dict[str, Report]:
         task, report = pool.wait()
         found[task.id] = {key: value for key, value in report.items() if key != "seconds"}
     return found
-
-
-__all__ = [
-    "SOME_MOVES", "InitializerContract", "ScriptedPool", "SelectionContract", "StrategyContract",
-    "a_network", "run_all", "some_evidence", "some_examples", "some_proposals", "with_activation",
-]  # fmt: skip
