@@ -19,9 +19,6 @@ from raygrow.errors import CampaignFailed, Refused, WorkerLost
 from raygrow.population.plan import Facts, Plan
 from raygrow.population.tasks import Report, Task, named
 
-READY_TIMEOUT = 180.0
-"""Seconds a cluster may take to place one actor before the campaign is refused. Ray itself would wait for ever."""
-
 POLL = 0.5
 """Seconds between looks at the signals while waiting."""
 
@@ -50,6 +47,8 @@ class RayPool:
     ) -> None:
         self._plan = plan
         self._count = plan.pool.actors_for(len(plan.members))
+        # Ray itself would wait for ever.
+        self._patience = plan.pool.ready_seconds
         self._actors: list[Any] = []
         self._end = connect(plan.pool, len(plan.members), address)
         import ray
@@ -87,14 +86,14 @@ class RayPool:
         done, missing = ray.wait(ready, num_returns=len(ready), timeout=POLL * 20)
         if missing:
             log(f"waiting for the cluster to place {len(missing)} of {self._count} actors")
-            done, missing = ray.wait(ready, num_returns=len(ready), timeout=READY_TIMEOUT)
+            done, missing = ray.wait(ready, num_returns=len(ready), timeout=self._patience)
         if missing:
             pool = self._plan.pool
             has = ray.cluster_resources()
             raise Refused(
                 f"pool: {self._count} actors of {pool.cpus_per_actor} CPUs and {pool.gpus_per_actor} GPUs do not fit the "
                 f"cluster of {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} GPUs: {len(missing)} were not placed in "
-                f"{READY_TIMEOUT:.0f} s; lower `pool.actors` or `pool.cpus_per_actor`"
+                f"{self._patience:g} s; lower `pool.actors` or `pool.cpus_per_actor`, or raise `pool.ready_seconds`"
             )
         try:
             ray.get(done)
@@ -142,8 +141,8 @@ class RayPool:
                 self._idle.append(self._starting.pop(ref))
             self._dispatch()
             waited = 0.0 if done or self._running else waited + POLL
-            if waited > READY_TIMEOUT:
-                raise CampaignFailed(f"the cluster placed no replacement for a lost actor in {READY_TIMEOUT:.0f} s")
+            if waited > self._patience:
+                raise CampaignFailed(f"the cluster placed no replacement for a lost actor in {self._patience:g} s")
 
     def _replace(self, actor: Any) -> None:
         with suppress(Exception):

@@ -32,9 +32,12 @@ class PoolPlan(Section):
     """CPUs that Ray sets aside for an actor, above 0. An actor computes on one thread."""
     gpus_per_actor: float = 0.0
     """GPUs that Ray sets aside for an actor, 0 or more; above 0 the networks live on it, with the serial pool too."""
+    ready_seconds: float = 180.0
+    """Seconds that a cluster may take to place an actor, 1 or more, before the campaign is refused (or, in the place of one
+    that it lost, ends): more where nodes are made on demand."""
 
     def __post_init__(self) -> None:
-        check_least(1, actors=self.actors)
+        check_least(1, actors=self.actors, ready_seconds=self.ready_seconds)
         check_least(0, gpus_per_actor=self.gpus_per_actor)
         if not 0 < self.cpus_per_actor < math.inf:
             raise ValueError(f"`cpus_per_actor > 0` must hold and be finite, but got {self.cpus_per_actor}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -196,3 +197,19 @@ def test_gauges_follow_the_log(logged: tuple[Path, list[dict[str, Any]], str], g
 def test_a_serial_campaign_sets_no_gauge(tmp_path: Path, gauges: dict[str, FakeGauge]) -> None:
     raygrow.run(SMALL, {"campaign.rounds": 1}, out=tmp_path / "run", quiet=True)
     assert gauges == {}
+
+
+def test_the_dashboard_shows_every_gauge_and_no_other() -> None:
+    """Ray puts ``ray_`` before each name."""
+    from raygrow.adapters.ray_metrics import GAUGES
+
+    path = Path(__file__).parents[2] / "cluster" / "grafana" / "raygrow.json"
+    dashboard = json.loads(path.read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    assert sorted(asked) == sorted(f'ray_{name}{{campaign=~"$campaign"}}' for name in GAUGES)
+    assert set(re.findall(r"ray_(raygrow_\w+)", path.read_text())) == set(GAUGES)
+    assert set(re.findall(r"`ray_(raygrow_\w+)`", (path.parents[1] / "README.md").read_text())) == set(GAUGES)
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]}
+    assert len(places) == len(ids)

@@ -187,10 +187,11 @@ def test_actors_share_the_tasks_evenly_and_in_order(tmp_path: Path) -> None:
 
 
 def test_an_actor_that_cannot_be_placed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raygrow.adapters.ray_pool.READY_TIMEOUT", 0.1)
     monkeypatch.setattr("raygrow.adapters.ray_pool.POLL", 0.05)
-    ready = _ready(**{"pool.cpus_per_actor": 64})
-    with pytest.raises(Refused, match=r"3 actors of 64.0 CPUs and 0.0 GPUs do not fit the cluster of 3 CPUs"):
+    ready = _ready(**{"pool.cpus_per_actor": 64, "pool.ready_seconds": 1})
+    with pytest.raises(
+        Refused, match=r"3 actors of 64.0 CPUs and 0.0 GPUs do not fit the cluster of 3 CPUs.* placed in 1 s"
+    ):
         RayPool(ready.plan, ready.facts, ready.dataset, tmp_path / "checkpoints")
 
 
