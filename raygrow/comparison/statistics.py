@@ -253,7 +253,7 @@ def _methods(trials: _Trials) -> dict[str, str]:
         "pairs": f"Each arm less {trials.reference!r}, repetition by repetition (data set, seed): both saw the same splits, "
         "batches and seeds, so what is common to them cancels. A pair needs both trials done.",
         "interval": f"{CONFIDENCE:.0%} bootstrap interval of the mean (bias-corrected and accelerated, {RESAMPLES:,} resamples "
-        "of the pairs), because nothing is known of their distribution. None for fewer than three values, and for equal ones.",
+        "of the pairs), as nothing is known of their distribution; none where there are fewer than three values, or all equal.",
         "test": "Wilcoxon's signed-rank test, two-sided (zeros as Pratt has them): paired, free of the scale and outliers "
         "of any one data set, and exact at these numbers of pairs (50 without ties, 13 with; then a normal approximation).",
         "holm": f"p values of a measure are adjusted for {compared} compared arms by Holm's method, which holds whatever "
@@ -295,6 +295,11 @@ def _notes(trials: _Trials) -> Iterator[str]:
     if counts:
         names = ", ".join(f"{arm} {count}" for arm, count in counts.items())
         yield f"Trials stopped early as hopeless are left out, which flatters their arms: {names}."
+    late = Counter(arm for (arm, key), row in trials.rows.items() if trials.done(arm, key) and row["equal_train_flops"]
+                   and row["equal_validation_score"] is None)  # fmt: skip
+    if late:
+        names = ", ".join(f"{arm} {count}" for arm, count in late.items())
+        yield f"Trials that had no network yet at equal training FLOPs have no pair there: {names}."
     missing = Counter(arm for (arm, _), row in trials.rows.items() if row["status"] not in ("done", "stopped"))
     if missing:
         names = ", ".join(f"{arm} {count}" for arm, count in missing.items())

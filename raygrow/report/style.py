@@ -37,6 +37,8 @@ svg .zero { stroke: var(--quiet); stroke-width: 1; }
 svg .price { stroke: var(--accent); stroke-width: 1.6; stroke-dasharray: 6 4; }
 svg .front { fill: none; stroke: var(--ink); stroke-width: 1.4; stroke-dasharray: 2 3; }
 svg .trail { fill: none; stroke-width: 1.8; stroke-opacity: 0.6; }
+svg .thin { fill: none; stroke-width: 1; stroke-opacity: 0.35; }
+svg .bar-of-ranks { stroke: var(--ink); stroke-width: 3.5; }
 svg .head { stroke: var(--paper); stroke-width: 1.2; }
 svg .unchanged { fill: var(--paper); stroke-width: 1.4; }
 svg .star { fill: var(--accent); stroke: var(--paper); stroke-width: 1.2; }
@@ -49,7 +51,7 @@ svg .bar.granted { stroke: var(--good); }
 svg .bar.accepted { stroke: var(--warm); }
 svg .bar.rejected { stroke: var(--dull); }
 """ + "".join(
-    f"svg .trail.c{i}, svg .unchanged.c{i}, svg .bar.c{i} {{ stroke: var(--c{i}); }} svg .head.c{i} {{ fill: var(--c{i}); }}\n"
+    f"svg .trail.c{i}, svg .thin.c{i}, svg .unchanged.c{i} {{ stroke: var(--c{i}); }} svg .head.c{i} {{ fill: var(--c{i}); }}\n"
     for i in range(COLOURS)
 )
 
@@ -72,7 +74,9 @@ body {
 main { max-width: 1320px; margin: 0 auto; padding: 40px 28px 72px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.015em; }
 h2 { font-size: 19px; margin: 48px 0 12px; letter-spacing: -0.01em; }
-h3 { font-size: 15px; margin: 0 0 8px; }
+h3 { font-size: 15px; margin: 20px 0 8px; }
+figure h3 { margin-top: 0; }
+.notes { padding-left: 20px; max-width: 96ch; }
 p { margin: 0 0 12px; max-width: 76ch; }
 .quiet, .empty, figcaption { color: var(--quiet); }
 .pill {
@@ -90,6 +94,7 @@ p { margin: 0 0 12px; max-width: 76ch; }
 .pair {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 28px; align-items: start;
 }
+.pair + .pair { margin-top: 28px; }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: 13px; margin-top: 6px; }
 .chart { width: 100%; height: auto; display: block; }
@@ -115,6 +120,7 @@ pre { margin: 0; padding: 14px 16px; overflow-x: auto; }
 details { border: 1px solid var(--rule); border-radius: 10px; margin: 12px 0 0; }
 summary { cursor: pointer; padding: 10px 16px; font-weight: 600; font-size: 14px; }
 details .scroll { border: 0; border-top: 1px solid var(--rule); border-radius: 0; }
+details > .pair { padding: 16px; }
 details > p { padding: 0 16px; }
 details pre { border-top: 1px solid var(--rule); }
 @media print { details > * { display: block; } main { padding: 0; } }

@@ -8,30 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-TRIALS = pa.schema(
-    [
-        *((name, pa.string()) for name in ("comparison", "arm")),
-        ("baseline", pa.bool_()),
-        *((name, pa.string()) for name in ("strategy", "initializer", "settings", "data")),
-        ("seed", pa.int64()),
-        *((name, pa.string()) for name in ("status", "reason", "task")),
-        *((name, pa.float64()) for name in ("validation_loss", "validation_score", "test_loss", "test_score")),
-        *((name, pa.int64()) for name in ("flops_per_example", "params", "train_flops", "lineage_train_flops")),
-        ("wall_seconds", pa.float64()),
-        *((name, pa.int64()) for name in ("rounds", "moves_accepted", "moves_probed")),
-        ("stopped_because", pa.string()),
-        ("equal_train_flops", pa.int64()),
-        *((name, pa.float64()) for name in ("equal_validation_loss", "equal_validation_score")),
-        ("folder", pa.string()),
-    ]
-)
-CURVES = pa.schema(
-    [
-        *((name, pa.string()) for name in ("arm", "data")),
-        *((name, pa.int64()) for name in ("seed", "step", "round", "train_flops", "flops_per_example")),
-        *((name, pa.float64()) for name in ("validation_loss", "validation_score")),
-    ]
-)
+from raygrow.comparison.curves import CURVES
+from raygrow.comparison.table import TRIALS
+
 Curve = list[tuple[int, int, float, float]]
 """Training FLOPs, FLOPs per example, loss, score."""
 

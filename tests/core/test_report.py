@@ -8,7 +8,6 @@ import json
 import math
 import xml.etree.ElementTree as ET
 from dataclasses import asdict, dataclass
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,7 @@ from raygrow.report.figures import decimal, duration, flops, scaled
 from raygrow.report.record import read
 from raygrow.report.scales import LOG, ROOT, scale_over
 from raygrow.strategies.features import FEATURES
+from tests.core.checked_pages import Checker, check_page
 
 Events = list[dict[str, Any]]
 
@@ -473,42 +473,6 @@ def test_the_drawn_lineage_holds_every_node_and_link(grown: Grown) -> None:
 
 
 # report.html
-
-
-class Checker(HTMLParser):
-    """Every tag is closed in order; text and tags are collected."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def check_page(text: str) -> Checker:
-    checker = Checker()
-    checker.feed(text)
-    checker.close()
-    assert checker.open == []
-    names = {tag for tag, _ in checker.tags}
-    assert not names & {"script", "link", "img", "iframe", "object", "base"}
-    for _, attributes in checker.tags:
-        assert not {"src", "href", "xlink:href", "srcset", "style"} & set(attributes)
-        assert not any(name.startswith("on") for name in attributes)
-    for word in ("http://", "https://", "url(", "@import", "nan", "None"):
-        assert word not in text, word
-    return checker
 
 
 def test_the_page_is_whole_and_holds_nothing_from_elsewhere(any_grown: Grown, tmp_path: Path) -> None:
