@@ -2,7 +2,9 @@
 
 Every setting of ``defaults.yaml`` runs on the sets of ``frugality.py`` with seeds 100 and on, which the final comparison does
 not use; the search that growth is measured against runs beside them, or with ``--against`` one of the settings, as for the
-treatment of new weights: ``--against "as shipped" --settings "as shipped" norm ...``. No figure here is of a test split.
+treatment of new weights: ``--against "as shipped" --settings "as shipped" "norm rule" ...``. ``--sets images/digits
+images/patterns`` changes a chain of convolutions instead (``chain, free`` of ``images.yaml``), beside which no search runs. No
+figure here is of a test split.
 ``python -m tests.benchmarks.defaults``, from the root of the repository, writes every cell to JSON as it goes and, started
 again, goes on.
 """
@@ -26,20 +28,40 @@ from raygrow.app import prepare_campaign
 from raygrow.config import load_plan
 from tests.benchmarks.frugality import SETS, configuration, figures, searched, settings, start_ray, stop_ray
 from tests.benchmarks.harness import print_table, write_json
+from tests.benchmarks.images import CONVOLUTIONAL
+from tests.benchmarks.images import settings as of_images
 
 SETTINGS = Path(__file__).with_name("defaults.yaml")
 METRIC = {"classification": "validation_accuracy", "regression": "validation_r2"}
 FIRST_SEED = 100
 SEARCH = "asha"
+IMAGES, CHAIN = "images/", "chain, free"
+
+
+def described(name: str, folder: Path, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The campaign that settings change, and what it differs in from its file, by dotted path."""
+    if not name.startswith(IMAGES):
+        return configuration(SETS[name](folder, seed), seed, name), {}
+    plan = of_images()
+    case = plan["cases"][name.removeprefix(IMAGES)]
+    config = {
+        **plan["campaign"],
+        "campaign": {**plan["campaign"]["campaign"], "seed": seed},
+        # Generated images know their shape.
+        "data": case["data"] | ({"shape": case["shape"]} if name == f"{IMAGES}digits" else {}),
+        "budget": {"max_flops_per_example": case["max_flops"]},
+    }
+    # From half the channels of the family's start: on digits nothing is left to grow otherwise.
+    return config, {**plan[CONVOLUTIONAL][CHAIN], "network.widths": [2, 4]}
 
 
 def campaign(name: str, seed: int, changes: Mapping[str, Any]) -> dict[str, Any]:
     """A campaign in this process with some keys changed, by dotted path."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
-        config = configuration(SETS[name](Path(place), seed), seed, name)
+        config, beneath = described(name, Path(place), seed)
         begun = time.perf_counter()
-        result = raygrow.run(config, changes, out=Path(place) / "run", pool="serial", quiet=True)
+        result = raygrow.run(config, {**beneath, **changes}, out=Path(place) / "run", pool="serial", quiet=True)
         seconds = time.perf_counter() - begun
     found, best = result.summary, result.summary["best"]
     return {
@@ -96,7 +118,8 @@ def _against(cells: Mapping[str, Mapping[str, Any]], setting: str, name: str, se
 def main() -> None:
     listed: dict[str, dict[str, Any]] = yaml.safe_load(SETTINGS.read_text())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    sets = [*SETS, *(f"{IMAGES}{name}" for name in of_images()["cases"])]
+    parser.add_argument("--sets", nargs="+", choices=sets, default=list(SETS))
     parser.add_argument("--settings", nargs="+", choices=[SEARCH, *listed], default=[SEARCH, *listed])
     parser.add_argument("--against", choices=[SEARCH, *listed], default=SEARCH, help="what scores are compared with")
     parser.add_argument("--seeds", type=int, default=5, help=f"from {FIRST_SEED} on")
