@@ -86,6 +86,7 @@ def run(
     quiet: bool = False,
     log_format: LogFormat = "text",
     heard: Callable[[Coordinator, Event], None] | None = None,
+    page: bool = True,
 ) -> Result:
     """Grow a population: the same as ``raygrow run``.
 
@@ -98,6 +99,7 @@ def run(
         quiet: no progress.
         log_format: of the progress on standard error.
         heard: told every event after it is in the ledger, with the coordinator that has heard it.
+        page: write ``report.html`` and its figures; ``raygrow report`` does so at any time.
 
     Raises:
         Refused: no folder was created; a Ray that was coming up meanwhile ends by itself.
@@ -124,7 +126,7 @@ def run(
             folder.refuse_if_begun()
             write_atomically(folder.config, to_yaml(resolved(plan)).encode())
             folder.ledger.append(_started(ready))
-            return _execute(folder, coordinator, workers, progress, heard)
+            return _execute(folder, coordinator, workers, progress, heard, page)
 
 
 def resume(
@@ -136,13 +138,14 @@ def resume(
     quiet: bool = False,
     log_format: LogFormat = "text",
     heard: Callable[[Coordinator, Event], None] | None = None,
+    page: bool = True,
 ) -> Result:
     """Go on with an interrupted campaign: the same as ``raygrow resume``. A finished one gives its summary.
 
     Args:
         overrides: ``data.path`` alone, for data that were moved.
         log_format: of the progress on standard error.
-        heard: as in ``run``.
+        heard, page: as in ``run``.
 
     Raises:
         Refused, LedgerError: no campaign, another process in it, or other data than it began with.
@@ -165,9 +168,9 @@ def resume(
         coordinator = Coordinator.replay(plan, facts, events)
         progress = Progress(coordinator, quiet=quiet, form=log_format)
         if any(event["type"] == "ended" for event in events):
-            return _finished(home, coordinator, progress)
+            return _finished(home, coordinator, progress, page)
         with ahead(plan.pool, len(plan.members), address):
-            return _go_on(home, plan, events, coordinator, progress, address, heard)
+            return _go_on(home, plan, events, coordinator, progress, address, heard, page)
 
 
 def _go_on(
@@ -178,6 +181,7 @@ def _go_on(
     progress: Progress,
     address: str | None,
     heard: Callable[[Coordinator, Event], None] | None,
+    page: bool,
 ) -> Result:
     """With the folder locked and the same data."""
     ready = prepare_campaign(plan)
@@ -193,7 +197,7 @@ def _go_on(
         )
     with signals(), _pool(ready, home, address, progress.note) as workers:
         home.ledger.append({"type": "resumed", "versions": versions(), "machine": machine()})
-        return _execute(home, coordinator, workers, progress, heard)
+        return _execute(home, coordinator, workers, progress, heard, page)
 
 
 def _execute(
@@ -202,6 +206,7 @@ def _execute(
     workers: Pool,
     progress: Progress,
     listener: Callable[[Coordinator, Event], None] | None,
+    page: bool,
 ) -> Result:
     """Run to the end, or leave a folder that can be resumed; either way the derived files are written."""
     mirror = _mirror(folder, coordinator, progress.note)
@@ -242,23 +247,23 @@ def _execute(
             # A cluster that is gone must not cost the files that say what was done.
             with suppress(Exception):
                 workers.close()
-            result = _write_derived(folder, coordinator)
+            result = _write_derived(folder, coordinator, page)
             mirror.poke()
             mirror.close(patience, begin=patience == MIRROR_PATIENCE)
     progress.end()
     return result
 
 
-def _finished(folder: CampaignFolder, coordinator: Coordinator, progress: Progress) -> Result:
+def _finished(folder: CampaignFolder, coordinator: Coordinator, progress: Progress, page: bool) -> Result:
     """Nothing is left to do but to let the derived files and MLflow catch up."""
-    result = _write_derived(folder, coordinator)
+    result = _write_derived(folder, coordinator, page)
     mirror = _mirror(folder, coordinator, progress.note)
     mirror.start()
     mirror.close(MIRROR_PATIENCE)
     return result
 
 
-def _write_derived(folder: CampaignFolder, coordinator: Coordinator) -> Result:
+def _write_derived(folder: CampaignFolder, coordinator: Coordinator, page: bool = True) -> Result:
     from raygrow.report import summary, write_moves, write_page, write_summary
 
     events = folder.ledger.read()
@@ -266,7 +271,8 @@ def _write_derived(folder: CampaignFolder, coordinator: Coordinator) -> Result:
     coordinator = Coordinator.replay(coordinator.plan, coordinator.facts, events)
     write_moves(events, folder.moves)
     write_summary(coordinator, events, folder.summary)
-    write_page(coordinator, events, folder.report, folder.figures)
+    if page:
+        write_page(coordinator, events, folder.report, folder.figures)
     return Result(folder.root, summary(coordinator, events))
 
 

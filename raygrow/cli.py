@@ -176,10 +176,12 @@ def compare(
     """Compare the arms of CONFIG on the same data sets and seeds: strategies, initializers, any key, baselines."""
     from raygrow.comparing import compare as run_comparison
     from raygrow.document import parse_assignments
-    from raygrow.report.standings import comparison_text
+    from raygrow.report.standings import calibration_text, comparison_text
 
     compared = run_comparison(config, parse_assignments(assignments), out=out, address=address, log_format=log_format)
     click.echo(comparison_text(compared.plan, compared.trials))
+    if compared.calibration is not None:
+        click.echo(f"\n{calibration_text(compared.calibration)}\n")
     click.echo(f"table: {compared.folder / 'trials.parquet'}")
     if compared.trouble:
         named = "; ".join(

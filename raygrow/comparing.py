@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from raygrow.adapters.ray_start import ahead, connect
 from raygrow.adapters.ray_tune import Job, nodes, run_trials
 from raygrow.app import rebuild, settled
+from raygrow.comparison.calibration import PLANTED, calibration, watched
 from raygrow.comparison.curves import curves_table, is_finished, summary_of
 from raygrow.comparison.placement import Bundle, misfit
 from raygrow.comparison.plan import ComparisonPlan, Trial
@@ -34,7 +36,7 @@ from raygrow.progress import ComparisonProgress, LogFormat
 from raygrow.report.figures import count, decimal
 from raygrow.trial import Content, run_trial
 
-MEANS = ("concurrent", "cpus_per_trial")
+MEANS = ("concurrent", "cpus_per_trial", "together")
 """Keys of ``comparison`` that no figure depends on: another session may have others."""
 
 
@@ -48,6 +50,7 @@ class ComparisonFolder:
         self.trials = root / "trials"
         self.table = root / "trials.parquet"
         self.curves = root / "curves.parquet"
+        self.calibration = root / "calibration.parquet"
         self.tune = root / ".tune"
 
     def refuse_if_other(self, plan: ComparisonPlan) -> None:
@@ -98,11 +101,13 @@ class Compared:
         folder: DIR.
         plan: what was compared.
         trials: ``trials.parquet``.
+        calibration: ``calibration.parquet``; None where no data are planted.
     """
 
     folder: Path
     plan: ComparisonPlan
     trials: pa.Table
+    calibration: pa.Table | None = None
 
     @property
     def trouble(self) -> list[dict[str, Any]]:
@@ -233,7 +238,7 @@ class _Session:
             return
 
         def ended(name: str, outcome: Outcome) -> None:
-            if name in placed:
+            if placed.pop(name, None) is not None:
                 self._ended(name, outcome)
 
         comparison = self._plan.comparison
@@ -241,8 +246,8 @@ class _Session:
         shutil.rmtree(self._home.tune, ignore_errors=True)
         run_trials(
             [
-                *(self._job(trial, over=True) for trial in known),
-                *(self._job(trial, over=False) for trial in placed.values()),
+                *(self._job([trial], over=True) for trial in known),
+                *(self._job(several, over=False) for several in self._shared_out(list(placed.values()))),
             ],
             run_trial,
             self._home.tune,
@@ -266,9 +271,19 @@ class _Session:
             return ({"CPU": cpus, **gpus},)
         return ({"CPU": cpus}, {"CPU": pool.cpus_per_actor, **gpus})
 
-    def _job(self, trial: Trial, over: bool) -> Job:
-        content = Content(self._home.folder(trial).resolve(), self._plan.document(trial), trial.arm.baseline, over)
-        return Job(trial.id, f"{trial.data}-{trial.seed}", self._bundles(trial), content)
+    def _shared_out(self, trials: Sequence[Trial]) -> Iterator[list[Trial]]:
+        """Trials that go to a process together; they need the same of it."""
+        for _, alike in groupby(trials, self._bundles):
+            left = list(alike)
+            for start in range(0, len(left), self._plan.comparison.together):
+                yield left[start : start + self._plan.comparison.together]
+
+    def _job(self, trials: Sequence[Trial], over: bool) -> Job:
+        contents = {
+            trial.id: Content(self._home.folder(trial).resolve(), self._plan.document(trial), trial.arm.baseline, over)
+            for trial in trials
+        }
+        return Job(f"{trials[0].data}-{trials[0].seed}", self._bundles(trials[0]), contents)
 
     def _ended(self, name: str, outcome: Outcome) -> None:
         self._home.ledger.append({"type": "trial", "trial": name, "status": outcome.status, "reason": outcome.reason})
@@ -303,8 +318,21 @@ def write_comparison(plan: ComparisonPlan, home: ComparisonFolder) -> Compared:
                 rebuild(home.trials / name)
     trials = trials_table(plan, home.trials, outcomes)
     curves = curves_table(plan, home.trials)
-    for table, path in ((trials, home.table), (curves, home.curves)):
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        write_atomically(path, buffer.getvalue())
-    return Compared(home.root, plan, trials)
+    calibrated = _calibration(plan, home.trials)
+    for table, path in ((trials, home.table), (curves, home.curves), (calibrated, home.calibration)):
+        if table is not None:
+            buffer = io.BytesIO()
+            pq.write_table(table, buffer)
+            write_atomically(path, buffer.getvalue())
+    return Compared(home.root, plan, trials, calibrated)
+
+
+def _calibration(plan: ComparisonPlan, trials: Path) -> pa.Table | None:
+    """How often grown arms accepted moves, where a data set is planted."""
+    data = next((source for source in plan.data.values() if source["kind"] == PLANTED), None)
+    if data is None:
+        return None
+    grown = [arm for arm in plan.arms if arm.baseline is None]
+    strategies = {arm.name: build_plan({**arm.document, "data": data}).members[0].strategy for arm in grown}
+    levels = {name: strategy.level for name, strategy in strategies.items()}
+    return calibration(watched(plan, trials, levels))

@@ -96,11 +96,11 @@ def _grow(content: Content, report: Report) -> None:
 
     events = CampaignFolder(content.folder).ledger.read()
     if events and events[0]["type"] == "started":
-        resume(content.folder, quiet=True, heard=heard)
+        resume(content.folder, quiet=True, heard=heard, page=False)
     else:
         # Cut off before its first event: there is nothing to go on with.
         shutil.rmtree(content.folder, ignore_errors=True)
-        run(content.document, out=content.folder, quiet=True, heard=heard)
+        run(content.document, out=content.folder, quiet=True, heard=heard, page=False)
 
 
 def begin_repetition(content: Content) -> Repetition:

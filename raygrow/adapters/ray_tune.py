@@ -26,19 +26,17 @@ Report = Callable[[int, float | None], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What one trial needs.
+    """What a process of the cluster is given: one trial, or several that it runs one after another.
 
     Attributes:
-        id: of the trial.
-        group: trials of the same group are measured against one another where hopeless ones are stopped.
-        bundles: of its placement group; the first is the trial's own, actors that it creates get the others.
-        content: handed to the work.
+        group: jobs of the same group are measured against one another where hopeless ones are stopped; they have one trial.
+        bundles: of its placement group; the first is the process's own, actors that it creates get the others.
+        contents: handed to the work, by id of the trial.
     """
 
-    id: str
     group: str
     bundles: Sequence[Bundle]
-    content: Any
+    contents: Mapping[str, Any]
 
 
 Work = Callable[[Any, Report], Outcome]
@@ -69,7 +67,7 @@ def run_trials(
         concurrent: most at once; None: as many as fit.
         stop: how hopeless ones end; None: none does, and nothing is reported on the way.
         rounds: most rounds of any trial.
-        began, ended: told by id, in this process.
+        began, ended: told by id of the trial, in this process; a job whose process was lost tells again what it had ended.
     """
     # Read by Tune when it is imported, and by the processes of the trials: no logs for people, no handler of its own beside
     # ours, the working folder of the driver, in which a user's module may lie.
@@ -113,29 +111,44 @@ def run_trials(
             return decision
 
     class Listener(tune.Callback):  # type: ignore[misc]
+        """Every trial of a job reports its outcome; one that reported none was stopped, or its process was lost."""
+
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            began(jobs[trial.config["job"]].id)
+            began(_left(trial)[0])
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
+            if "status" in result:
+                ended(result["trial"], Outcome(result["status"], result["reason"]))
+                for next_ in _left(trial, result)[:1]:
+                    began(next_)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            last: Mapping[str, Any] = trial.last_result or {}
-            if "status" in last:
-                outcome = Outcome(last["status"], last["reason"])
-            else:
-                outcome = Outcome(STOPPED, f"hopeless after round {last.get('round')}: others of its repetition led")
-            ended(jobs[trial.config["job"]].id, outcome)
+            round_ = (trial.last_result or {}).get("round")
+            for left in _left(trial):
+                ended(left, Outcome(STOPPED, f"hopeless after round {round_}: others of its repetition led"))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             error = trial.get_error()
             why = "no reason was given" if error is None else last_line(error)
-            ended(jobs[trial.config["job"]].id, Outcome("failed", f"its process was lost: {why}"))
+            for left in _left(trial):
+                ended(left, Outcome("failed", f"its process was lost: {why}"))
+
+    def _left(trial: Any, result: Mapping[str, Any] | None = None) -> list[str]:
+        """Trials of a job behind the last that reported its outcome."""
+        names = list(jobs[trial.config["job"]].contents)
+        last = (result or trial.last_result or {}).get("trial")
+        return names[names.index(last) + 1 :] if last in names else names
 
     def trial(config: dict[str, Any], jobs: Sequence[Job]) -> None:
         def report(round_: int, loss: float | None) -> None:
             if stop is not None:
                 tune.report({"round": round_, "loss": WORST if loss is None else loss})
 
-        outcome = work(jobs[config["job"]].content, report)
-        tune.report({"status": outcome.status, "reason": outcome.reason})
+        for name, content in jobs[config["job"]].contents.items():
+            outcome = work(content, report)
+            tune.report({"trial": name, "status": outcome.status, "reason": outcome.reason})
 
     def resources(config: dict[str, Any]) -> Any:
         return tune.PlacementGroupFactory([dict(bundle) for bundle in jobs[config["job"]].bundles], strategy="PACK")

@@ -7,13 +7,20 @@ effect is known, and 0 where any accepted move is a false one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy.stats import binomtest
 
+from raygrow.comparison.curves import is_finished, summary_of
+from raygrow.comparison.plan import ComparisonPlan
+
+PLANTED = "planted"
+"""The kind of data whose effect is known."""
 CONFIDENCE = 0.95
 ERROR = 0.01
 """Chance that binomial error alone calls a level broken that is exactly kept."""
@@ -57,6 +64,31 @@ class Watched:
     rows: int
     rounds: int
     accepted: tuple[int, ...]
+
+
+def watched(plan: ComparisonPlan, trials: Path, levels: Mapping[str, float | None]) -> Iterator[Watched]:
+    """The members of all campaigns of a comparison that came to their end on planted data.
+
+    Args:
+        trials: the folder that holds one folder a trial.
+        levels: that the strategies guarantee, by arm; arms that are not named are left out.
+    """
+    for trial in plan.trials:
+        source, arm = plan.data[trial.data], trial.arm
+        if source["kind"] != PLANTED or arm.name not in levels or not is_finished(summary_of(trials / trial.id)):
+            continue
+        (member,) = arm.document["members"]
+        moves = pq.read_table(trials / trial.id / "moves.parquet", columns=["member", "round", "verdict"])
+        yield Watched(
+            arm.name,
+            levels[arm.name],
+            trial.data,
+            source["effect"],
+            source["linear"],
+            source["rows"],
+            arm.document["campaign"]["rounds"],
+            accepted_rounds(moves, member["name"]),
+        )
 
 
 def accepted_rounds(moves: pa.Table, member: str) -> tuple[int, ...]:

@@ -46,6 +46,9 @@ class Comparison(Section):
     """Most trials at once, at least 1; null: as many as the cluster holds."""
     cpus_per_trial: float = 1.0
     """CPUs that Ray sets aside for a trial, beside those of its actors; above 0. A trial computes on one thread."""
+    together: int = 1
+    """Trials that a process of the cluster is given at once and runs one after another, at least 1: handing out trials of a
+    second each costs more than they do. Not with ``stop``."""
     train_flops: float | None = None
     """Most training FLOPs of a trial, checked between rounds, at least 1; null: no limit."""
     stop: Stop | None = None
@@ -60,7 +63,9 @@ class Comparison(Section):
             raise ValueError(f"`seeds` must name at least one, each once, but got {list(self.seeds)}")
         for seed in self.seeds:
             check_least(0, seeds=seed)
-        check_least(1, concurrent=self.concurrent, train_flops=self.train_flops)
+        check_least(1, concurrent=self.concurrent, together=self.together, train_flops=self.train_flops)
+        if self.together > 1 and self.stop is not None:
+            raise ValueError(f"`together` must be 1 where `stop` ends trials early, but got {self.together}")
         if not 0 < self.cpus_per_trial < math.inf:
             raise ValueError(f"`cpus_per_trial > 0` must hold and be finite, but got {self.cpus_per_trial}")
 

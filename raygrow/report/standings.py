@@ -49,6 +49,34 @@ def comparison_text(plan: ComparisonPlan, table: pa.Table) -> str:
     return "\n".join(lines)
 
 
+def calibration_text(table: pa.Table) -> str:
+    """How often arms accepted a move, after one look and after all, and the levels that hold.
+
+    Args:
+        table: ``calibration.parquet``.
+    """
+    rows = table.to_pylist()
+    if not rows:
+        return "no campaign on planted data came to its end yet"
+    data, arms = (list(dict.fromkeys(row[key] for row in rows)) for key in ("data", "arm"))
+    cells = {(row["arm"], row["data"], row["looks"]): f"{row['accepted']}/{row['campaigns']}" for row in rows}
+    lines = []
+    for looks in sorted({1, max(row["looks"] for row in rows)}):
+        within = "in the first look" if looks == 1 else f"within {looks} looks"
+        square = [(arm, *(cells.get((arm, name, looks), NOTHING) for name in data)) for arm in arms]
+        lines += [f"campaigns that accepted a move {within}", *aligned([("", *data), *square], left=(0,)), ""]
+    for arm in arms:
+        judged = [row for row in rows if row["arm"] == arm and row["guarantee"] is not None]
+        broken = [
+            f"{row['data']} ({row['accepted']}/{row['campaigns']})" for row in judged if row["guarantee"] != "holds"
+        ]
+        if judged:
+            found = f"broken on {', '.join(dict.fromkeys(broken))}" if broken else "holds wherever nothing is planted"
+            lines.append(f"{arm}: level {judged[0]['level']:g} {found}")
+    silent = [arm for arm in arms if all(row["level"] is None for row in rows if row["arm"] == arm)]
+    return "\n".join([*lines, *([f"no guarantee: {', '.join(silent)}"] if silent else [])])
+
+
 def _row(standing: Standing) -> Sequence[str]:
     forms: Sequence[Form] = (decimal, count, scaled, decimal)
     return (
