@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -98,7 +99,7 @@ class RayPool:
         try:
             ray.get(done)
         except ray.exceptions.RayError as error:
-            raise Refused(f"pool: an actor could not start: {last_line(error)}") from None
+            raise Refused(f"pool: an actor could not start: {_explained(last_line(error))}") from None
 
     def submit(self, tasks: Sequence[Task]) -> None:
         self._queue.extend(tasks)
@@ -166,6 +167,15 @@ class RayPool:
         self._actors = []
         end, self._end = self._end, lambda: None
         end()
+
+
+def _explained(reason: str) -> str:
+    """What an actor met, and for what its node lacks what helps."""
+    absent = re.search(r"No module named '?([\w.]+)", reason)
+    if absent is None:
+        return reason
+    name = absent[1].split(".")[0]
+    return f"{reason}; its node lacks {name}: every node needs raygrow and the modules that the configuration names"
 
 
 class _Actor:

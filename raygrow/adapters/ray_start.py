@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import math
 import os
+import re
 import secrets
 import signal
 import threading
@@ -116,9 +117,9 @@ def connect(pool: PoolPlan, members: int, address: str | None) -> Callable[[], N
             raise
         return private.end
     except Exception as error:
-        where = f"the Ray cluster at {address}" if address else "a local Ray"
-        cure = "is it running, with this Ray version?" if address else "`--pool serial` needs none"
-        raise Refused(f"pool: cannot use {where}: {last_line(error)}; {cure}") from None
+        if address is None:
+            raise Refused(f"pool: cannot use a local Ray: {last_line(error)}; `--pool serial` needs none") from None
+        raise Refused(f"pool: cannot use the Ray cluster at {address}: {_why_not(error)}") from None
 
 
 def _join(address: str) -> Callable[[], None]:
@@ -147,6 +148,18 @@ def _settle_environment(address: str | None) -> None:
         # handed to its processes through the environment.
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+def _why_not(error: BaseException) -> str:
+    """Why a cluster does not take this process, and what helps."""
+    # Ray says first what the cluster has, then what this process has.
+    if "Version mismatch" in str(error) and len(found := re.findall(r"\b(?:Ray|Python): (\S+)", str(error))) == 4:
+        its_ray, its_python, ray, python = found
+        return (
+            f"it runs Ray {its_ray} on Python {its_python}, this process Ray {ray} on Python {python}; use an environment "
+            "of the cluster's versions, or submit the campaign to it: `ray job submit -- raygrow run ... --address auto`"
+        )
+    return f"{last_line(error)}; is it running, and is the token (RAY_AUTH_MODE, RAY_AUTH_TOKEN) its own?"
 
 
 def last_line(error: BaseException) -> str:

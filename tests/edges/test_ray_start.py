@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,43 @@ def test_a_refusal_comes_while_ray_is_coming_up_and_is_one_line(tmp_path: Path) 
     assert "absent.csv: no such file" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cluster_of_other_versions_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Ray's own words for it, which change from version to version, and then in ours."""
+    import ray
+    from ray._private.utils import check_version_info
+
+    from raygrow.adapters.ray_start import connect
+    from raygrow.errors import Refused
+    from raygrow.population.pool_plan import PoolPlan
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    its = {"ray_version": "2.40.0", "python_version": "3.9.1"}
+    monkeypatch.setattr(ray, "init", lambda **_: check_version_info(its, "a driver"))
+    with pytest.raises(Refused) as refused:
+        connect(PoolPlan(), 1, "ray://head:10001")
+    line = str(refused.value)
+    assert line.startswith("pool: cannot use the Ray cluster at ray://head:10001: it runs Ray 2.40.0 on Python 3.9.1, ")
+    assert f"this process Ray {ray.__version__} on Python {platform.python_version()}; " in line
+    assert "ray job submit" in line and "\n" not in line
+    # Any other failure keeps its reason, and names what usually is wrong.
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("connection timeout")))
+    with pytest.raises(Refused, match=r"connection timeout; is it running, and is the token \(RAY_AUTH_MODE"):
+        connect(PoolPlan(), 1, "ray://head:10001")
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("ModuleNotFoundError: No module named 'raygrow'", "its node lacks raygrow: every node needs raygrow and"),
+        ("ModuleNotFoundError: No module named 'mine.strategies'", "its node lacks mine: every node"),
+        ("ValueError: no", "ValueError: no"),
+    ],
+)
+def test_what_a_node_lacks_is_named(reason: str, expected: str) -> None:
+    from raygrow.adapters.ray_pool import _explained
+
+    assert _explained(reason).startswith(reason)
+    assert expected in _explained(reason)
+    assert ("its node lacks" in _explained(reason)) == ("No module" in reason)
