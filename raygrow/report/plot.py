@@ -97,26 +97,26 @@ def mark(kind: str, x: float, y: float) -> Markup:
     if kind in ("price", "front", "zero"):
         return el("line", x1=x - 7, y1=y + 3, x2=x + 7, y2=y - 3, class_=kind)
     if kind == "best":
-        return star(x, y, "best")
+        return star(x, y)
     if kind == "ring":
         return el("circle", cx=x, cy=y, r=5.0, class_="ring")
     if kind in ("granted", "accepted", "rejected"):
-        return move_shape(kind, x, y, kind)
+        return move_shape(kind, x, y)
     return el("circle", cx=x, cy=y, r=5.0, class_=f"head {kind}")
 
 
-def star(x: float, y: float, label: str) -> Markup:
-    """The mark of the best network."""
+def star(x: float, y: float, label: str = "") -> Markup:
+    """The mark of the best network; the label appears under the pointer."""
     points = []
     for i in range(10):
         radius, angle = (10.0, 4.4)[i % 2], math.pi * (i / 5 - 0.5)
         points.append(f"{x + radius * math.cos(angle):.1f},{y + radius * math.sin(angle):.1f}")
-    return el("polygon", el("title", label), points=" ".join(points), class_="star")
+    return el("polygon", _title(label), points=" ".join(points), class_="star")
 
 
-def move_shape(kind: str, x: float, y: float, label: str, size: float = 1.0) -> Markup:
+def move_shape(kind: str, x: float, y: float, label: str = "", size: float = 1.0) -> Markup:
     """A granted, accepted or rejected candidate; the label appears under the pointer."""
-    title = el("title", label)
+    title = _title(label)
     if kind == "granted":
         return el("circle", title, cx=x, cy=y, r=5 * size, class_="move granted")
     if kind == "accepted":
@@ -141,3 +141,7 @@ def front_line(points: Sequence[tuple[float, float]], x: Scale, y: Scale) -> Mar
     for cost, value in ordered[1:]:
         path.append(f"H{x(cost):.1f}V{y.clamped(value):.1f}")
     return el("path", el("title", "Pareto front"), d="".join([*path, f"H{x.end:.1f}"]), class_="front")
+
+
+def _title(label: str) -> Markup | None:
+    return el("title", label) if label else None
