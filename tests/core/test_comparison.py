@@ -30,7 +30,7 @@ from raygrow.population.pool_plan import PoolPlan
 from raygrow.population.worker import Worker
 from raygrow.process import Interrupted
 from raygrow.report.figures import decimal
-from raygrow.report.standings import comparison_text
+from raygrow.report.standings import calibration_text, comparison_text
 from raygrow.strategies import STRATEGIES
 
 TINY: dict[str, Any] = {
@@ -198,6 +198,11 @@ def test_the_best_network_by_a_bill_is_not_one_that_came_later() -> None:
     assert best_by(history, 50) is history[4]
 
 
+def test_trials_that_may_be_stopped_are_not_handed_out_together() -> None:
+    with pytest.raises(ConfigError, match=r"`together` must be 1 where `stop` ends trials early, but got 2"):
+        load_comparison(changed(comparison={"together": 2, "stop": "asha"}))
+
+
 # Sessions
 
 
@@ -222,6 +227,8 @@ class Runner:
         self.ran: list[str] = []
         self.told: dict[str, list[tuple[int, float | None]]] = {}
 
+        self.shared_out: list[list[str]] = []
+
     def __call__(
         self,
         jobs: Sequence[Job],
@@ -233,8 +240,8 @@ class Runner:
         began: Callable[[str], None],
         ended: Callable[[str, Outcome], None],
     ) -> None:
-        for job in jobs:
-            name = job.id
+        self.shared_out = [list(job.contents) for job in jobs]
+        for name, content in ((name, content) for job in jobs for name, content in job.contents.items()):
 
             def report(round_: int, loss: float | None, name: str = name) -> None:
                 self.told.setdefault(name, []).append((round_, loss))
@@ -246,7 +253,7 @@ class Runner:
                 with pytest.MonkeyPatch.context() as patch:
                     if name == self.broken:
                         patch.setattr(Worker, "run", bug)
-                    outcome = work(job.content, report)
+                    outcome = work(content, report)
             except SystemExit:
                 if name == self.cut:
                     raise Interrupted("SIGTERM") from None
@@ -344,6 +351,59 @@ def test_the_tables_follow_from_what_the_trials_left(whole: Compared) -> None:
         for name in ("test_score", "equal_validation_score"):
             assert f"{decimal(group[name].mean())} +- {decimal(group[name].std())}" in line
         assert f"{group['flops_per_example'].mean():,.0f} +- {group['flops_per_example'].std():,.0f}" in line
+
+
+def test_trials_handed_out_together_come_to_the_same(
+    whole: Compared, runs: Callable[..., Runner], tmp_path: Path
+) -> None:
+    runner = runs(Runner(stop_after=4))
+    config = changed(comparison={"together": 3})
+    with pytest.raises(Interrupted):
+        compare(config, out=tmp_path / "c", quiet=True)
+    assert [len(names) for names in runner.shared_out] == [3, 3, 3, 3, 3, 1]
+    goes_on = runs(Runner())
+    found = compare(config, out=tmp_path / "c", quiet=True)
+    assert [len(names) for names in goes_on.shared_out] == [3, 3, 3, 3]
+    assert runner.ran + goes_on.ran == [trial.id for trial in whole.plan.trials]
+    assert without_times(found.trials) == without_times(whole.trials)
+
+
+def test_planted_data_show_how_often_arms_accept(runs: Callable[..., Runner], tmp_path: Path) -> None:
+    runs()
+    planted = {
+        "kind": "planted",
+        "linear": 0.0,
+        "rows": 300,
+        "inputs": 5,
+        "directions": 2,
+        "fractions": [0.5, 0.3, 0.2],
+    }
+    config = changed(
+        grid={"strategy": ["blind", "random"], "initializer": ["random"]},
+        data={
+            "noise": {**planted, "effect": 0.0},
+            "gap": {**planted, "effect": 8.0},
+            "teacher": TINY["data"]["teacher"],
+        },
+    )
+    config["data"].pop("diabetes")
+    found = compare(config, out=tmp_path / "c", quiet=True)
+    assert found.calibration is not None
+    rows = found.calibration.to_pylist()
+    assert pq.read_table(tmp_path / "c" / "calibration.parquet").to_pylist() == rows
+    assert {(row["data"], row["arm"], row["looks"]) for row in rows} == {
+        (data, arm, looks) for data in ("noise", "gap") for arm in ("blind", "random") for looks in (1, 2)
+    }
+    for row in rows:
+        campaigns = [pd.read_parquet(tmp_path / "c" / "trials" / row["arm"] / f"{row['data']}-{seed}" / "moves.parquet")
+                     for seed in (0, 1)]  # fmt: skip
+        accepted = [((moves["verdict"] == "accept") & (moves["round"] <= row["looks"])).any() for moves in campaigns]
+        assert (row["campaigns"], row["accepted"]) == (2, sum(accepted))
+        assert (row["guarantee"] is None) == (row["data"] == "gap" or row["arm"] == "random")
+    words = calibration_text(found.calibration)
+    assert "blind: level 0.05" in words
+    assert "no guarantee: random" in words
+    assert rebuild_comparison(tmp_path / "c").calibration == found.calibration
 
 
 def test_two_axes_are_printed_as_a_square(whole: Compared) -> None:
