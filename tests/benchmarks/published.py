@@ -174,7 +174,6 @@ def table(
             row["epochs"] = f"{statistics.median(c['epochs'] for c in found.values()):.1f}"
             share = statistics.median(c["growth_flops"] / c["train_flops"] for c in found.values())
             row["widening, share of training FLOPs"] = f"{100 * share:.1f} %" if share else ""
-            row["training GFLOP"] = f"{statistics.median(c['train_flops'] for c in found.values()) / 1e9:.1f}"
             rows.append(row)
     return rows
 
