@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -12,24 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 from ray.tune.search.basic_variant import BasicVariantGenerator
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from raygrow.architecture import Architecture, digest_seed
+from raygrow.adapters.ray_trials import WEIGHTS, AshaTrial, PbtTrial, architecture_of
+from raygrow.architecture import digest_seed, forward_flops, training_flops
 from raygrow.baselines import Asha, Pbt
 from raygrow.baselines.base import AbstractSearch, Repetition, Trained, entry
 from raygrow.baselines.fixed import sized
-from raygrow.baselines.nets import FixedNet, examples, fixed_architecture, started, training_rows, within_budget
+from raygrow.baselines.nets import examples
 from raygrow.errors import CampaignFailed, ConfigError
-from raygrow.nn import Network, State
+from raygrow.nn import Network
 from raygrow.nn.losses import LOSSES
 from raygrow.training import Score, score
 
-NOTHING = -1e9
-"""Score of a network that diverged, or is too big to be trained: it comes last instead of nowhere."""
 FACTORS = (0.8, 1.25)
 QUARTER = 0.25
 
@@ -90,21 +89,20 @@ def search(
 ) -> Found:
     """Search and choose on validation; the test split is not read. Ray must run already; see ``run_search``."""
     if isinstance(baseline, Asha):
-        trainable, how = _AshaTrial, _asha(baseline, repetition)
+        trainable, how = AshaTrial, _asha(baseline, repetition)
     elif isinstance(baseline, Pbt):
-        # Refused before any work where it is above the budget.
-        sized(repetition, baseline.hidden, baseline.flops_per_example)
-        trainable, how = _PbtTrial, _pbt(baseline, repetition)
+        trainable, how = PbtTrial, _pbt(baseline, repetition)
     else:
         raise ConfigError(f"{type(baseline).__name__} is no search of Ray Tune: asha and pbt are")
     # Baselines write no logs for people.
     os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0")
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     storage = (repetition.folder / "tune").resolve()
     # What a search that was cut off has left there is no part of this one.
     shutil.rmtree(storage, ignore_errors=True)
     begun = time.perf_counter()
     word = storage / "spent"
-    bill = _Bill(how.epochs, repetition.train_flops, word)
+    bill = _Bill(how, repetition.train_flops, word)
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(trainable, baseline=baseline, repetition=repetition, word=word), {"cpu": cpus_per_trial}
@@ -121,6 +119,8 @@ def search(
             verbose=0,
             stop=bill,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True, checkpoint_frequency=0),
+            # Networks in step would wait for one that failed.
+            failure_config=tune.FailureConfig(fail_fast=True),
         ),
     )  # fmt: skip
     results = tuner.fit()
@@ -133,12 +133,19 @@ def search(
 
 @dataclass(frozen=True)
 class _How:
-    """What Tune is told of a search."""
+    """What Tune is told of a search.
+
+    Attributes:
+        epochs: most of a trial.
+        cut: whether they were chosen so that the budget pays for all.
+        exchanges: grows by one whenever a network takes over another's weights.
+    """
 
     space: Mapping[str, Any]
     samples: int
     epochs: int
     scheduler: Any
+    cut: bool = False
     exchanges: list[str] = field(default_factory=list)
 
     def concurrent(self, most: int | None) -> int:
@@ -169,6 +176,17 @@ def _asha(baseline: Asha, repetition: Repetition) -> _How:
 
 
 def _pbt(baseline: Pbt, repetition: Repetition) -> _How:
+    arch = sized(repetition, baseline.hidden, baseline.flops_per_example)
+    data, limit = repetition.dataset, repetition.train_flops
+    rows = len(data.train) + len(data.search)
+    epoch = baseline.population * (rows * training_flops(arch) + len(data.validation) * forward_flops(arch))
+    # Networks in step wait for each other, so none may end before the others: the budget is cut in whole epochs of all.
+    epochs = baseline.epochs if limit is None else min(baseline.epochs, int(limit // epoch))
+    if epochs < 1:
+        raise ConfigError(
+            f"`train_flops` {limit:.3g} does not pay for an epoch of {baseline.population} networks of {forward_flops(arch)} "
+            f"FLOPs per example, {epoch:.3g}: raise it, or give a smaller population or network"
+        )
     rng = np.random.default_rng(digest_seed("pbt", repetition.seed))
     exchanges: list[str] = []
 
@@ -179,7 +197,8 @@ def _pbt(baseline: Pbt, repetition: Repetition) -> _How:
     return _How(
         space={"lr": tune.loguniform(*baseline.lr)},
         samples=baseline.population,
-        epochs=baseline.epochs,
+        epochs=epochs,
+        cut=epochs < baseline.epochs,
         scheduler=_Exchange(
             rng,
             time_attr="training_iteration",
@@ -207,18 +226,29 @@ class _Exchange(PopulationBasedTraining):  # type: ignore[misc]
         super()._checkpoint_or_exploit(trial, controller, upper_quantile, lower_quantile)
 
 
+@dataclass(frozen=True, order=True)
+class _Step:
+    """An epoch of a trial, and what it cost."""
+
+    epoch: int
+    number: int
+    config: Mapping[str, Any] = field(compare=False)
+    score: float = field(compare=False)
+    loss: float = field(compare=False)
+    flops: int = field(compare=False)
+
+
 class _Bill(tune.Stopper):  # type: ignore[misc]
     """Adds up what all trials report, and ends them at their last epoch, or when the budget is spent.
 
-    Tune can stop all at once, but then drops what runs and may wait for it without end. So each ends by itself: the first that
-    finds the budget spent leaves a word for the others, whose next step only measures.
+    Tune can stop all at once, but then drops what runs. So each ends by itself: the first that finds the budget spent leaves a
+    word for the others, whose next step only measures.
     """
 
-    def __init__(self, epochs: int, limit: float | None, word: Path) -> None:
-        self.epochs, self.limit, self.word = epochs, limit, word
+    def __init__(self, how: _How, limit: float | None, word: Path) -> None:
+        self.epochs, self.cut, self.limit, self.word = how.epochs, how.cut, limit, word
         self.of_trial: dict[str, int] = {}
-        self.steps = 0
-        self.best: list[tuple[Mapping[str, Any], Mapping[str, Any], int]] = []
+        self.steps: list[_Step] = []
 
     @property
     def spent(self) -> int:
@@ -226,117 +256,20 @@ class _Bill(tune.Stopper):  # type: ignore[misc]
 
     @property
     def over(self) -> bool:
-        return self.limit is not None and self.spent >= self.limit
+        return not self.cut and self.limit is not None and self.spent >= self.limit
 
     def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
         self.of_trial[trial_id] = self.of_trial.get(trial_id, 0) + result["flops"]
+        epoch, config = result["training_iteration"], dict(result["config"])
         if result["flops"]:
-            self.steps += 1
-            if not self.best or result["score"] > self.best[-1][1]["score"]:
-                figures = {key: result[key] for key in ("score", "loss")}
-                self.best.append((dict(result["config"]), figures, self.spent))
+            number = int(trial_id.rpartition("_")[2])
+            self.steps.append(_Step(epoch, number, config, result["score"], result["loss"], result["flops"]))
         if self.over:
             self.word.touch()
-        return self.over or bool(result["training_iteration"] >= self.epochs)
+        return self.over or bool(epoch >= self.epochs)
 
     def stop_all(self) -> bool:
         return False
-
-
-class _Trial(tune.Trainable):  # type: ignore[misc]
-    """One network; a step is an epoch. Actors are used again, so that few of them start."""
-
-    _network: Network
-
-    def setup(self, config: dict[str, Any], baseline: Any, repetition: Repetition, word: Path) -> None:
-        torch.set_num_threads(1)
-        self._baseline, self._repetition, self._word = baseline, repetition, word
-        self._rows = training_rows(repetition)
-        self._validation = examples(repetition.dataset.validation)
-        self.reset_config(config)
-
-    def _net(self, total: int, lr: float, seed: int, state: State, anneal: bool) -> FixedNet:
-        training, task = self._repetition.member.training, self._repetition.facts.task
-        return FixedNet(
-            self._network,
-            self._rows,
-            task,
-            total,
-            training.optimizer_plan(lr),
-            training.batch_size,
-            seed,
-            state,
-            anneal,
-        )
-
-    def _advanced(self, net: FixedNet) -> dict[str, Any]:
-        before, over = net.flops, self._word.exists()
-        if not over:
-            net.advance(len(self._rows))
-        found = net.score(self._validation, counted=not over)
-        score_ = found.metric if math.isfinite(found.loss) else NOTHING
-        return {"score": score_, "loss": found.loss, "flops": net.flops - before}
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        save_file(self._network.state_dict(), Path(checkpoint_dir) / "weights.safetensors")
-
-
-class _AshaTrial(_Trial):
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        repetition = self._repetition
-        arch = architecture_of(self._baseline, repetition, new_config)
-        self._network = started(arch, repetition.seed)
-        total = self._baseline.epochs * len(self._rows)
-        self._way = (
-            self._net(total, new_config["lr"], repetition.seed, {}, True) if within_budget(repetition, arch) else None
-        )
-        return True
-
-    def step(self) -> dict[str, Any]:
-        if self._way is None:
-            return {"score": NOTHING, "loss": math.nan, "flops": 0, "done": True}
-        return self._advanced(self._way)
-
-    def load_checkpoint(self, checkpoint: str) -> None:
-        raise RuntimeError("a trial is not restored: the weights alone are kept, for its score on test")
-
-
-class _PbtTrial(_Trial):
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._lr = new_config["lr"]
-        self._network = started(architecture_of(self._baseline, self._repetition, new_config), self._repetition.seed)
-        self._state: State = {}
-        self._epochs = 0
-        return True
-
-    def step(self) -> dict[str, Any]:
-        seed = digest_seed("pbt", self._repetition.seed, self._epochs)
-        net = self._net(len(self._rows), self._lr, seed, self._state, anneal=False)
-        found = self._advanced(net)
-        self._state, self._epochs = net.state, self._epochs + 1
-        return found
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        super().save_checkpoint(checkpoint_dir)
-        flat = {f"{name}|{key}": value for name, entry_ in self._state.items() for key, value in entry_.items()}
-        save_file({**flat, "epochs": torch.tensor(self._epochs)}, Path(checkpoint_dir) / "optimizer.safetensors")
-
-    def load_checkpoint(self, checkpoint: str) -> None:
-        self._network.load_state_dict(load_file(Path(checkpoint) / "weights.safetensors"))
-        flat = load_file(Path(checkpoint) / "optimizer.safetensors")
-        self._epochs = int(flat.pop("epochs"))
-        state: dict[str, dict[str, torch.Tensor]] = {}
-        for place, value in flat.items():
-            name, _, key = place.rpartition("|")
-            state.setdefault(name, {})[key] = value
-        self._state = state
-
-
-def architecture_of(baseline: AbstractSearch, repetition: Repetition, config: Mapping[str, Any]) -> Architecture:
-    """The network of a trial."""
-    if isinstance(baseline, Pbt):
-        return sized(repetition, baseline.hidden, baseline.flops_per_example)
-    return fixed_architecture(repetition, [config[f"width_{i}"] for i in range(1, config["layers"] + 1)])
 
 
 def _found(
@@ -352,11 +285,15 @@ def _found(
         )
     network = Network(architecture_of(baseline, repetition, winner.metrics["config"]))
     with winner.checkpoint.as_directory() as folder:
-        network.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
-    history = []
-    for round_, (config, figures, spent) in enumerate(bill.best):
-        validation = Score(np.array([figures["loss"]]), figures["score"], 0)
-        history.append(entry(repetition, round_, architecture_of(baseline, repetition, config), validation, spent))
+        network.load_state_dict(load_file(Path(folder) / WEIGHTS))
+    history: list[dict[str, Any]] = []
+    best, spent = -math.inf, 0
+    # Of networks in step, whose order of arrival decides nothing, none was there before the others.
+    for step in sorted(bill.steps) if isinstance(baseline, Pbt) else bill.steps:
+        spent += step.flops
+        if step.score > best:
+            best, arch = step.score, architecture_of(baseline, repetition, step.config)
+            history.append(entry(repetition, len(history), arch, Score(np.array([step.loss]), best, 0), spent))
     # Once more, for the losses of every example: the trial has paid for it.
     validation = score(network, examples(repetition.dataset.validation), LOSSES[repetition.facts.task])
     if history[-1]["validation_loss"] != validation.loss:
@@ -366,10 +303,10 @@ def _found(
         validation=validation,
         train_flops=bill.spent,
         lineage_train_flops=bill.of_trial[winner.metrics["trial_id"]],
-        epochs=bill.steps,
+        epochs=len(bill.steps),
         seconds=seconds,
         config=dict(winner.metrics["config"]),
         history=history,
         exchanges=len(how.exchanges),
-        stopped_because="the budget of training FLOPs is spent" if bill.over else None,
+        stopped_because="the budget of training FLOPs is spent" if bill.over or how.cut else None,
     )
