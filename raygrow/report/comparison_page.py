@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from raygrow.population.ledger import write_atomically
+from raygrow.report.calibration import calibration_section
 from raygrow.report.comparison_view import ComparisonView, Row
 from raygrow.report.drawing import write_drawings
 from raygrow.report.figures import NOTHING, count, decimal, duration, flops, signed
@@ -122,6 +123,13 @@ def charts(view: ComparisonView) -> Iterator[Content]:
             yield el("div", [drawn.figure() for drawn in three], class_="pair")
 
 
+def calibration(view: ComparisonView) -> Iterator[Content]:
+    """Where data are planted: what each strategy accepts that it should, and what it should not."""
+    if view.calibration:
+        drawn = [drawing for name, drawing in view.drawings.items() if name.startswith("accepts-")]
+        yield from calibration_section(view.calibration, drawn)
+
+
 def failures(view: ComparisonView) -> Iterator[Content]:
     """Every trial that has no result, and why."""
     lost = view.statistics["not_done"]
@@ -175,7 +183,7 @@ def environment(view: ComparisonView) -> Iterator[Content]:
     yield el("details", el("summary", "Resolved configuration"), el("pre", view.config))
 
 
-SECTIONS = (head, verdicts, by_data, charts, failures, methods, environment)
+SECTIONS = (head, verdicts, calibration, by_data, charts, failures, methods, environment)
 
 
 def spread(found: Row) -> str:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from raygrow.comparison.area import Step
 from raygrow.data import METRICS
 from raygrow.population.ledger import Event, Ledger
+from raygrow.report.calibration import calibration_charts
 from raygrow.report.colours import Colours
 from raygrow.report.comparison_charts import curves_chart, difference_chart, quality_chart, rank_chart
 from raygrow.report.drawing import Drawing
@@ -33,6 +34,7 @@ class ComparisonView:
         statistics: content of ``comparison.json``.
         config: text of ``comparison.yaml``.
         events: of its ledger.
+        calibration: rows of ``calibration.parquet``; none where no data are planted.
     """
 
     trials: Sequence[Row]
@@ -40,16 +42,19 @@ class ComparisonView:
     statistics: Mapping[str, Any]
     config: str
     events: Sequence[Event]
+    calibration: Sequence[Row] = ()
 
     @staticmethod
     def read(folder: Path) -> ComparisonView:
         """Of DIR of a comparison."""
+        planted = folder / "calibration.parquet"
         return ComparisonView(
             pq.read_table(folder / "trials.parquet").to_pylist(),
             pq.read_table(folder / "curves.parquet").to_pylist(),
             json.loads((folder / "comparison.json").read_text()),
             (folder / "comparison.yaml").read_text(),
             Ledger(folder / "events.jsonl").read(),
+            pq.read_table(planted).to_pylist() if planted.exists() else (),
         )
 
     @property
@@ -112,6 +117,7 @@ class ComparisonView:
                 quality_chart(f"quality-training-{slug}", data, done, word, self.colours, training=True),
                 curves_chart(f"curves-{slug}", data, curves, word, self.colours),
             ]
+        drawn += calibration_charts(self.calibration, self.colours)
         return {drawing.name: drawing for drawing in drawn}
 
 
