@@ -204,12 +204,14 @@ class _Session:
             write_atomically(home.config, to_yaml(self._plan.resolved).encode())
         home.ledger.append({"type": "began", "versions": versions(), "machine": machine()})
         try:
-            for trial in pending:
-                if trial.data in missing:
-                    self._ended(trial.id, Outcome("missing", str(missing[trial.data])))
-            there = [trial for trial in pending if trial.data not in missing]
-            if there:
-                self._run(there)
+            # Once more: Ray, which has come up, has put handlers of its own in their place.
+            with signals():
+                for trial in pending:
+                    if trial.data in missing:
+                        self._ended(trial.id, Outcome("missing", str(missing[trial.data])))
+                there = [trial for trial in pending if trial.data not in missing]
+                if there:
+                    self._run(there)
             home.ledger.append({"type": "ended"})
         except (Interrupted, KeyboardInterrupt):
             home.ledger.append({"type": "interrupted"})

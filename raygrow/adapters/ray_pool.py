@@ -76,7 +76,8 @@ class RayPool:
             "num_gpus": self._plan.pool.gpus_per_actor,
             # A dead actor is replaced by this pool, which knows what it was doing.
             "max_restarts": 0,
-            "scheduling_strategy": "SPREAD",
+            # A trial of a comparison has set aside what its actors need, in its placement group.
+            "scheduling_strategy": "DEFAULT" if self._ray.util.get_current_placement_group() else "SPREAD",
         }
         return self._ray.remote(_Actor).options(**options).remote(self._arrays, *self._arguments)
 

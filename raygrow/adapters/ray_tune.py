@@ -43,6 +43,16 @@ Work = Callable[[Any, Report], Outcome]
 """What a trial does, in a process of the cluster. It raises nothing: what went wrong is its outcome."""
 
 
+class _Here:
+    """What is told in this process: Tune saves its callbacks, and must not try to save this."""
+
+    def __init__(self, began: Callable[[str], None], ended: Callable[[str, Outcome], None]) -> None:
+        self.began, self.ended = began, ended
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Here, (None, None)
+
+
 def nodes() -> list[Bundle]:
     """Resources of every living node of the cluster this process is connected to."""
     import ray
@@ -81,6 +91,8 @@ def run_trials(
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
+    here = _Here(began, ended)
+
     class ByGroup(FIFOScheduler):  # type: ignore[misc]
         """Successive halving among the trials of each group: losses of different data sets have no common order."""
 
@@ -114,26 +126,26 @@ def run_trials(
         """Every trial of a job reports its outcome; one that reported none was stopped, or its process was lost."""
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            began(_left(trial)[0])
+            here.began(_left(trial)[0])
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
             if "status" in result:
-                ended(result["trial"], Outcome(result["status"], result["reason"]))
+                here.ended(result["trial"], Outcome(result["status"], result["reason"]))
                 for next_ in _left(trial, result)[:1]:
-                    began(next_)
+                    here.began(next_)
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             round_ = (trial.last_result or {}).get("round")
             for left in _left(trial):
-                ended(left, Outcome(STOPPED, f"hopeless after round {round_}: others of its repetition led"))
+                here.ended(left, Outcome(STOPPED, f"hopeless after round {round_}: others of its repetition led"))
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             error = trial.get_error()
             why = "no reason was given" if error is None else last_line(error)
             for left in _left(trial):
-                ended(left, Outcome("failed", f"its process was lost: {why}"))
+                here.ended(left, Outcome("failed", f"its process was lost: {why}"))
 
     def _left(trial: Any, result: Mapping[str, Any] | None = None) -> list[str]:
         """Trials of a job behind the last that reported its outcome."""

@@ -47,9 +47,9 @@ TINY: dict[str, Any] = {
 }
 
 
-def changed(**sections: Any) -> dict[str, Any]:
-    """TINY with keys of sections replaced."""
-    return {**TINY, **{k: {**TINY.get(k, {}), **v} if isinstance(v, dict) else v for k, v in sections.items()}}
+def changed(base: dict[str, Any] = TINY, **sections: Any) -> dict[str, Any]:
+    """A comparison with keys of sections replaced."""
+    return {**base, **{k: {**base.get(k, {}), **v} if isinstance(v, dict) else v for k, v in sections.items()}}
 
 
 # What is compared
