@@ -182,7 +182,7 @@ def compare(
     click.echo(comparison_text(compared.plan, compared.trials))
     if compared.calibration is not None:
         click.echo(f"\n{calibration_text(compared.calibration)}\n")
-    click.echo(f"table: {compared.folder / 'trials.parquet'}")
+    click.echo(f"report: {compared.folder / 'report.html'}")
     if compared.trouble:
         named = "; ".join(
             f"{row['status']} {row['arm']}/{row['data']}-{row['seed']}: {row['reason']}" for row in compared.trouble[:3]
@@ -226,7 +226,7 @@ def report(folder: Path) -> None:
     if (folder / "comparison.yaml").exists():
         from raygrow.comparing import rebuild_comparison
 
-        click.echo(f"table: {rebuild_comparison(folder).folder / 'trials.parquet'}")
+        click.echo(f"report: {rebuild_comparison(folder).folder / 'report.html'}")
         return
     click.echo(f"report: {rebuild(folder).folder / 'report.html'}")
 

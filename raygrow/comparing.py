@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -18,10 +19,12 @@ import pyarrow.parquet as pq
 from raygrow.adapters.ray_start import ahead, connect
 from raygrow.adapters.ray_tune import Job, nodes, run_trials
 from raygrow.app import rebuild, settled
+from raygrow.baselines import AbstractSearch
 from raygrow.comparison.calibration import PLANTED, calibration, watched
 from raygrow.comparison.curves import curves_table, is_finished, summary_of
 from raygrow.comparison.placement import Bundle, misfit
 from raygrow.comparison.plan import ComparisonPlan, Trial
+from raygrow.comparison.statistics import statistics
 from raygrow.comparison.table import DONE, STOPPED, TROUBLE, Outcome, trials_table
 from raygrow.comparison_config import load_comparison
 from raygrow.config import build_plan, to_yaml
@@ -33,8 +36,9 @@ from raygrow.population.ledger import Ledger, write_atomically
 from raygrow.population.pool_plan import PoolPlan
 from raygrow.process import Interrupted, machine, refuse_unwritable, signals, versions
 from raygrow.progress import ComparisonProgress, LogFormat
+from raygrow.report.comparison_page import write_comparison_page
 from raygrow.report.figures import count, decimal
-from raygrow.trial import Content, run_trial
+from raygrow.trial import Content, begin_repetition, finish_repetition, guarded, run_trial
 
 MEANS = ("concurrent", "cpus_per_trial", "together")
 """Keys of ``comparison`` that no figure depends on: another session may have others."""
@@ -51,6 +55,8 @@ class ComparisonFolder:
         self.table = root / "trials.parquet"
         self.curves = root / "curves.parquet"
         self.calibration = root / "calibration.parquet"
+        self.statistics = root / "comparison.json"
+        self.report = root / "report.html"
         self.tune = root / ".tune"
 
     def refuse_if_other(self, plan: ComparisonPlan) -> None:
@@ -150,20 +156,15 @@ def compare(
         progress = ComparisonProgress(len(plan.trials), len(plan.trials) - len(pending), quiet=quiet, form=log_format)
         progress.note(f"comparison folder: {root}", event="folder", folder=str(root))
         needed = any(trial.data not in missing for trial in pending)
-        with signals(), _cluster(address, needed), locked(root):
-            # Again, now alone: another process may have worked here in the meantime.
-            home.refuse_if_other(plan)
-            return _Session(plan, home, progress).run(home.pending(plan), missing)
-
-
-@contextmanager
-def _cluster(address: str | None, needed: bool) -> Iterator[None]:
-    """A connection to Ray inside, where anything is left to do."""
-    end = connect(PoolPlan(), 1, address) if needed else lambda: None
-    try:
-        yield
-    finally:
-        end()
+        with signals():
+            end = connect(PoolPlan(), 1, address) if needed else lambda: None
+            try:
+                with locked(root):
+                    # Again, now alone: another process may have worked here in the meantime.
+                    home.refuse_if_other(plan)
+                    return _Session(plan, home, progress, end).run(home.pending(plan), missing)
+            finally:
+                end()
 
 
 def _check_data(plan: ComparisonPlan, names: set[str]) -> dict[str, DataError]:
@@ -193,10 +194,16 @@ def _check_data(plan: ComparisonPlan, names: set[str]) -> dict[str, DataError]:
 
 
 class _Session:
-    """One run of a comparison, in a folder that is locked."""
+    """One run of a comparison, in a folder that is locked.
 
-    def __init__(self, plan: ComparisonPlan, home: ComparisonFolder, progress: ComparisonProgress) -> None:
-        self._plan, self._home, self._progress = plan, home, progress
+    Args:
+        end: ends the connection to Ray, and with it every trial that runs; may be called again.
+    """
+
+    def __init__(
+        self, plan: ComparisonPlan, home: ComparisonFolder, progress: ComparisonProgress, end: Callable[[], None]
+    ) -> None:
+        self._plan, self._home, self._progress, self._end = plan, home, progress, end
 
     def run(self, pending: Sequence[Trial], missing: Mapping[str, DataError]) -> Compared:
         home = self._home
@@ -222,6 +229,9 @@ class _Session:
             # A second Ctrl-C must not tear what is being written here.
             with signals(ignore=True):
                 self._progress.end()
+                # Before the tables are made: a trial that runs on would leave what they do not have.
+                with suppress(Exception):
+                    self._end()
                 shutil.rmtree(home.tune, ignore_errors=True)
                 found = write_comparison(self._plan, home)
         return found
@@ -244,21 +254,41 @@ class _Session:
                 self._ended(name, outcome)
 
         comparison = self._plan.comparison
+        searches = [trial for trial in placed.values() if isinstance(trial.arm.baseline, AbstractSearch)]
+        others = [trial for trial in placed.values() if trial not in searches]
         known = self._told_again(trials) if comparison.stop is not None else []
         shutil.rmtree(self._home.tune, ignore_errors=True)
-        run_trials(
-            [
-                *(self._job([trial], over=True) for trial in known),
-                *(self._job(several, over=False) for several in self._shared_out(list(placed.values()))),
-            ],
-            run_trial,
-            self._home.tune,
-            comparison.concurrent,
-            comparison.stop,
-            max(arm.document["campaign"]["rounds"] for arm in self._plan.arms),
-            self._progress.began,
-            ended,
-        )
+        if others:
+            run_trials(
+                [
+                    *(self._job([trial], over=True) for trial in known),
+                    *(self._job(several, over=False) for several in self._shared_out(others)),
+                ],
+                run_trial,
+                self._home.tune,
+                comparison.concurrent,
+                comparison.stop,
+                max(arm.document["campaign"]["rounds"] for arm in self._plan.arms),
+                self._progress.began,
+                ended,
+            )
+        # One after the other, each with the whole cluster: a search that waited inside a trial for trials of its own would
+        # wait for ever where trials fill the cluster.
+        for trial in searches:
+            self._search(trial)
+
+    def _search(self, trial: Trial) -> None:
+        from raygrow.adapters.ray_search import run_search
+
+        comparison, content = self._plan.comparison, self._content(trial, over=False)
+
+        def act() -> None:
+            repetition = begin_repetition(content)
+            found = run_search(trial.arm.baseline, repetition, comparison.concurrent, comparison.cpus_per_trial)
+            finish_repetition(content, found)
+
+        self._progress.began(trial.id)
+        self._ended(trial.id, guarded(act))
 
     def _told_again(self, pending: Sequence[Trial]) -> list[Trial]:
         """Trials of an earlier session: the halving of their repetition must know how they did."""
@@ -281,11 +311,11 @@ class _Session:
                 yield left[start : start + self._plan.comparison.together]
 
     def _job(self, trials: Sequence[Trial], over: bool) -> Job:
-        contents = {
-            trial.id: Content(self._home.folder(trial).resolve(), self._plan.document(trial), trial.arm.baseline, over)
-            for trial in trials
-        }
+        contents = {trial.id: self._content(trial, over) for trial in trials}
         return Job(f"{trials[0].data}-{trials[0].seed}", self._bundles(trials[0]), contents)
+
+    def _content(self, trial: Trial, over: bool) -> Content:
+        return Content(self._home.folder(trial).resolve(), self._plan.document(trial), trial.arm.baseline, over)
 
     def _ended(self, name: str, outcome: Outcome) -> None:
         self._home.ledger.append({"type": "trial", "trial": name, "status": outcome.status, "reason": outcome.reason})
@@ -326,6 +356,9 @@ def write_comparison(plan: ComparisonPlan, home: ComparisonFolder) -> Compared:
             buffer = io.BytesIO()
             pq.write_table(table, buffer)
             write_atomically(path, buffer.getvalue())
+    found = statistics(trials, curves, plan.comparison.reference)
+    write_atomically(home.statistics, json.dumps(found, indent=2, allow_nan=False).encode() + b"\n")
+    write_comparison_page(home.root)
     return Compared(home.root, plan, trials, calibrated)
 
 

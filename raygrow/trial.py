@@ -71,6 +71,9 @@ def _line(error: Exception) -> str:
 def _run(content: Content, report: Report) -> None:
     if content.over:
         _tell_again(content, report)
+    elif is_finished(summary_of(content.folder)):
+        # Its process was lost after it, with another trial that it had been given.
+        return
     elif content.baseline is None:
         _grow(content, report)
     else:

@@ -22,6 +22,7 @@ from raygrow.cli import main
 from raygrow.comparing import Compared, compare, rebuild_comparison
 from raygrow.comparison.curves import best_by
 from raygrow.comparison.placement import misfit
+from raygrow.comparison.statistics import statistics
 from raygrow.comparison.table import Outcome
 from raygrow.comparison_config import load_comparison
 from raygrow.config import build_plan
@@ -404,6 +405,44 @@ def test_planted_data_show_how_often_arms_accept(runs: Callable[..., Runner], tm
     assert "blind: level 0.05" in words
     assert "no guarantee: random" in words
     assert rebuild_comparison(tmp_path / "c").calibration == found.calibration
+
+
+def test_statistics_and_the_page_are_left_too(whole: Compared) -> None:
+    found = json.loads((whole.folder / "comparison.json").read_text())
+    assert found == json.loads(
+        json.dumps(statistics(whole.trials, pq.read_table(whole.folder / "curves.parquet"), None))
+    )
+    assert found["reference"] in found["arms"] == [*dict.fromkeys(row["arm"] for row in whole.trials.to_pylist())]
+    page = (whole.folder / "report.html").read_text()
+    assert all(arm in page for arm in found["arms"])
+    assert list((whole.folder / "figures").glob("*.svg"))
+    before = {path: path.read_bytes() for path in (whole.folder / "report.html", whole.folder / "trials.parquet")}
+    said = CliRunner().invoke(main, ["report", str(whole.folder)])
+    assert (said.exit_code, said.stdout) == (0, f"report: {whole.folder / 'report.html'}\n")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_baselines_are_arms_of_the_same_table(runs: Callable[..., Runner], tmp_path: Path) -> None:
+    baselines = [{"kind": "fixed", "hidden": [4], "examples": 64}, {"kind": "fixed", "hidden": [8], "examples": 64}]
+    config = {**changed(comparison={"seeds": [3]}, grid={"strategy": ["periodic"], "initializer": ["tiny"]})}
+    runner = runs()
+    compared = compare({**config, "baselines": baselines}, out=tmp_path / "c", quiet=True)
+    table = compared.trials.to_pandas().set_index(["arm", "data"])
+    assert set(table["status"]) == {"done"}
+    assert table["baseline"].to_dict() == {key: key[0].startswith("fixed") for key in table.index}
+    for arm, hidden in (("fixed-hidden=4", 4), ("fixed-hidden=8", 8)):
+        row = table.loc[(arm, "diabetes")]
+        assert (row["strategy"], json.loads(row["settings"])["hidden"]) == ("fixed", [hidden])
+        assert pd.isna(row["initializer"])
+        assert row["flops_per_example"] == 2 * (10 * hidden + hidden)
+        summary = json.loads((tmp_path / "c" / row["folder"] / "summary.json").read_text())
+        assert row["test_score"] == summary["best"]["test_r2"]
+        # Six tenths of 442 rows are train; a backward pass but for the first layer's inputs.
+        assert row["train_flops"] > 64 * 2 * (10 * hidden + hidden)
+    assert len(runner.ran) == 6
+    # The same repetition again gives the same.
+    again = compare({**config, "baselines": baselines}, out=tmp_path / "d", quiet=True)
+    assert without_times(again.trials) == without_times(compared.trials)
 
 
 def test_two_axes_are_printed_as_a_square(whole: Compared) -> None:

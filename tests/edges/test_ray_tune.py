@@ -47,7 +47,7 @@ def tuned(
     found: dict[str, Outcome] = {}
     began: list[str] = []
     run_trials(jobs, work, storage, 1, stop, 4, began.append, found.__setitem__)
-    assert set(began) == {job.id for job in jobs}
+    assert set(began) == {name for job in jobs for name in job.contents}
     return found
 
 
@@ -62,7 +62,7 @@ def test_what_lags_behind_its_own_repetition_is_stopped(tmp_path: Path) -> None:
             report(round_, loss)
         return Outcome("done", "")
 
-    jobs = [Job(name, name[0], ({"CPU": 1},), (name, loss)) for name, loss in losses.items()]
+    jobs = [Job(name[0], ({"CPU": 1},), {name: (name, loss)}) for name, loss in losses.items()]
     found = tuned(work, jobs, tmp_path / "tune", Stop(grace_rounds=2, reduction=2))
     # The good of b is far behind the bad of a: it is not measured against it.
     assert {name: outcome.status for name, outcome in found.items()} == {
@@ -86,7 +86,9 @@ def test_a_lost_process_is_begun_again_until_it_is_given_up(tmp_path: Path) -> N
             os._exit(1)
         return Outcome("done", f"at try {tries + 1}")
 
-    jobs = [Job(name, "", ({"CPU": 1},), (name, deaths)) for name, deaths in (("once", 1), ("ever", 99), ("never", 0))]
+    jobs = [
+        Job("", ({"CPU": 1},), {name: (name, deaths)}) for name, deaths in (("once", 1), ("ever", 99), ("never", 0))
+    ]
     found = tuned(work, jobs, tmp_path / "tune")
     assert found["once"] == Outcome("done", "at try 2")
     assert found["never"] == Outcome("done", "at try 1")
@@ -99,14 +101,14 @@ def test_a_lost_process_is_begun_again_until_it_is_given_up(tmp_path: Path) -> N
 def test_a_comparison_on_ray_gives_what_its_trials_give_here(tmp_path: Path) -> None:
     """With actors for the members too, in the placement groups of their trials; and one that can never be placed."""
     config = changed(
-        SMALL,
-        grid={"strategy": ["periodic", "random"], "initializer": ["tiny"], "pool.kind": ["serial", "ray"],
-              "pool.cpus_per_actor": [0.5, 64]},
+        {**SMALL, "data": {}},
+        grid={"strategy": ["periodic"], "pool.kind": ["serial", "ray"], "pool.cpus_per_actor": [0.5, 64]},
+        data={"diabetes": "diabetes"},
         comparison={"seeds": [0], "cpus_per_trial": 0.5},
     )  # fmt: skip
     compared = compare(config, out=tmp_path / "c", quiet=True)
     table = compared.trials.to_pandas().set_index(["arm", "data"])
-    assert len(table) == 16
+    assert len(table) == 4
     far = table.index.get_level_values("arm").str.contains("kind=ray+cpus_per_actor=64", regex=False)
     assert set(table[far]["status"]) == {"unplaced"}
     assert set(table[~far]["status"]) == {"done"}
