@@ -121,7 +121,8 @@ class BaselineContract:
 
     def test_counts_the_training_flops_that_torch_counts(self) -> None:
         for source in EASY:
-            repetition = some_repetition(source)
+            # The counter is slow.
+            repetition = some_repetition(replace(source, rows=80))  # type: ignore[call-arg]
             with counted() as counter:
                 summary = self.subject.run(repetition)
             read = len(repetition.dataset.test) * summary["best"]["flops_per_example"]
