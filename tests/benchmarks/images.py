@@ -2,8 +2,9 @@
 
 The convolutional arm sees images, the dense arm the same pixels as a vector, on the same splits. The dense arm may take as
 many FLOPs per example as the convolutional network of its seed came to. Each arm is grown with several settings
-(``images.yaml``), more of them for the dense one, and takes the one that is best on validation. Paired by seed; the score is
-test accuracy, read once at the end of a campaign.
+(``images.yaml``), more of them for the dense one, and takes the one that is best on validation. Where growth of the dense arm
+ends early, its FLOPs are not spent: a dense net of one hidden layer that spends them all, in use and in training, stands
+beside. Paired by seed; the score is test accuracy, read once at the end.
 
 ``python -m tests.benchmarks.images``, from the root of the repository, writes every campaign to JSON as it goes and, started
 again, goes on.
@@ -17,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +28,20 @@ import torch
 import yaml
 
 import raygrow
+from raygrow.app import prepare_campaign
+from raygrow.architecture import training_flops
+from raygrow.baselines.nets import layered
 from raygrow.config import load_plan
+from tests.benchmarks.frugality import annealed
 from tests.benchmarks.harness import difference, mean_sd, print_table, write_json
 
 SETTINGS = Path(__file__).with_name("images.yaml")
 ARMS = CONVOLUTIONAL, DENSE = "convolutional", "dense"
+FIXED = "fixed"
 FIGURES = ("test_accuracy", "validation_accuracy", "flops_per_example", "train_flops", "stopped_because")
 
 Cells = dict[str, dict[str, Any]]
-"""By set, seed, arm and setting, joined by slashes."""
+"""By set, seed, arm and setting, joined by slashes; ``fixed`` has no setting."""
 
 
 def settings() -> dict[str, Any]:
@@ -43,32 +50,43 @@ def settings() -> dict[str, Any]:
     return read
 
 
-def campaign(
-    plan: Mapping[str, Any], data: str, seed: int, arm: str, setting: str, limit: int, rows: int | None = None
+def configuration(
+    plan: Mapping[str, Any], data: str, seed: int, arm: str, limit: int, folder: Path, rows: int | None = None
 ) -> dict[str, Any]:
-    """What a campaign's best network came to.
+    """A campaign on a set as an arm sees it.
 
     Args:
         limit: FLOPs per example.
+        folder: where the set is written.
         rows: the first so many; None for all.
     """
-    torch.set_num_threads(1)
-    case, base = plan["cases"][data], plan["campaign"]
+    case, base, path = plan["cases"][data], plan["campaign"], folder / f"{arm}.npz"
     raw = load_plan({"data": case["data"]}).data.load(seed)
     shape = case["shape"] if arm == CONVOLUTIONAL else [raw.x.shape[1]]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "data.npz"
-        np.savez(path, x=raw.x[:rows].reshape(-1, *shape), y=np.asarray(raw.y[:rows].tolist()))
-        config = {
-            **base,
-            "campaign": {**base["campaign"], "seed": seed},
-            "data": {"kind": "npz", "path": str(path)},
-            "budget": {"max_flops_per_example": limit},
-        }
-        begun = time.perf_counter()
-        best = raygrow.run(config, plan[arm][setting], out=Path(folder) / "run", quiet=True).summary["best"]
-        seconds = time.perf_counter() - begun
-    return {**{key: best[key] for key in FIGURES}, "limit": limit, "seconds": seconds}
+    np.savez(path, x=raw.x[:rows].reshape(-1, *shape), y=np.asarray(raw.y[:rows].tolist()))
+    return {
+        **base,
+        "campaign": {**base["campaign"], "seed": seed},
+        "data": {"kind": "npz", "path": str(path)},
+        "budget": {"max_flops_per_example": limit},
+    }
+
+
+def grown(config: Mapping[str, Any], changes: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What a campaign's best network came to."""
+    begun = time.perf_counter()
+    best = raygrow.run(config, changes, out=folder, quiet=True).summary["best"]
+    return {**{key: best[key] for key in FIGURES}, "seconds": time.perf_counter() - begun}
+
+
+def fixed(config: Mapping[str, Any], beside: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """A dense net of one hidden layer with the FLOPs of another network, the next whole unit up, and its training FLOPs."""
+    ready = prepare_campaign(load_plan(config))
+    training, ends = ready.plan.training, ready.dataset.inputs + ready.dataset.outputs
+    hidden = [-(-beside["flops_per_example"] // (2 * ends))]
+    count = beside["train_flops"] // training_flops(layered(ready.dataset.inputs, hidden, ready.dataset.outputs))
+    found = annealed(ready, hidden, count, training.lr, training.batch_size, seed)
+    return {"test_accuracy": found.pop("score"), **found}
 
 
 def chosen(cells: Mapping[str, Mapping[str, Any]], data: str, seed: int, arm: str) -> Mapping[str, Any]:
@@ -91,13 +109,24 @@ def measure(
     Args:
         done: called with the key of each new cell.
     """
+    torch.set_num_threads(1)
     limit = plan["cases"][data]["max_flops"]
-    for arm in ARMS:
-        for setting in plan[arm]:
-            if (key := f"{data}/{seed}/{arm}/{setting}") not in cells:
-                cells[key] = campaign(plan, data, seed, arm, setting, limit, rows)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+
+        def missing(key: str, work: Callable[[], dict[str, Any]]) -> None:
+            if key not in cells:
+                cells[key] = work()
                 done(key)
-        limit = chosen(cells, data, seed, arm)["flops_per_example"]
+
+        for arm in ARMS:
+            config = configuration(plan, data, seed, arm, limit, folder, rows)
+            for number, (setting, changes) in enumerate(plan[arm].items()):
+                to = folder / f"{arm}-{number}"
+                missing(f"{data}/{seed}/{arm}/{setting}", partial(grown, config, changes, to))
+            limit = chosen(cells, data, seed, arm)["flops_per_example"]
+        best = chosen(cells, data, seed, CONVOLUTIONAL)
+        missing(f"{data}/{seed}/{FIXED}", partial(fixed, config, best, seed))
 
 
 def summary(cells: Cells, data: str, seeds: Sequence[int]) -> dict[str, str]:
@@ -110,8 +139,13 @@ def summary(cells: Cells, data: str, seeds: Sequence[int]) -> dict[str, str]:
         row[f"training GFLOP {arm}"] = f"{statistics.median(cell['train_flops'] for cell in best) / 1e9:.1f}"
     spent = [d["flops_per_example"] / c["flops_per_example"] for c, d in zip(*found.values(), strict=True)]
     row["FLOPs, dense / convolutional"] = f"{statistics.median(spent):.2f} ({min(spent):.2f}-{max(spent):.2f})"
-    gaps = [c["test_accuracy"] - d["test_accuracy"] for c, d in zip(*found.values(), strict=True)]
-    row["difference (90 %)"] = difference(gaps)
+    best = [cell["test_accuracy"] for cell in found[CONVOLUTIONAL]]
+    row["convolutional - dense (90 %)"] = difference(
+        [c - d["test_accuracy"] for c, d in zip(best, found[DENSE], strict=True)]
+    )
+    beside = [cells[f"{data}/{seed}/{FIXED}"]["test_accuracy"] for seed in seeds]
+    row["fixed dense"] = mean_sd(beside)
+    row["convolutional - fixed (90 %)"] = difference([c - d for c, d in zip(best, beside, strict=True)])
     return row
 
 
@@ -119,7 +153,7 @@ def tried(cells: Cells, data: str, seeds: Sequence[int]) -> list[dict[str, str]]
     """One row a setting: what it came to and how often it was the best on validation."""
     rows = []
     best = {arm: [chosen(cells, data, seed, arm)["setting"] for seed in seeds] for arm in ARMS}
-    for arm, setting in dict.fromkeys(tuple(key.split("/")[2:]) for key in cells if key.startswith(f"{data}/")):
+    for arm, setting in dict.fromkeys(tuple(key.split("/")[2:]) for key in cells if key.count("/") == 3):
         own = [cells[f"{data}/{seed}/{arm}/{setting}"] for seed in seeds]
         rows.append(
             {
