@@ -33,6 +33,8 @@ MEASURES: Mapping[str, str] = {
 """What arms are compared by; higher is better in each. The first is what the comparison is about."""
 FIGURES = ("train_flops", "flops_per_example", "params", "wall_seconds", "moves_accepted", "moves_probed")
 """Of a trial, beside the measures; their medians over seeds are given."""
+NEAR = 1.1
+"""Times the least training FLOPs of a repetition that count as equal to them."""
 FEW = 6
 """Fewer pairs cannot reach p = 0.05 by the signed-rank test, nor give a bootstrap interval its level."""
 
@@ -295,6 +297,15 @@ def _notes(trials: _Trials) -> Iterator[str]:
     if counts:
         names = ", ".join(f"{arm} {count}" for arm, count in counts.items())
         yield f"Trials stopped early as hopeless are left out, which flatters their arms: {names}."
+    early = Counter(arm for (arm, key), row in trials.rows.items() if trials.done(arm, key) and row["equal_train_flops"]
+                    and row["train_flops"] > NEAR * row["equal_train_flops"])  # fmt: skip
+    if early:
+        names = ", ".join(f"{arm} {count}" for arm, count in early.items())
+        yield (
+            "At equal training FLOPs the trial that spent least is seen after its final anneal, one that spent more before "
+            f"its own, which speaks against arms that spend more ({names} trials): read the test score, where all are annealed, "
+            "beside it, or give all the same budget with `comparison.train_flops`."
+        )
     late = Counter(arm for (arm, key), row in trials.rows.items() if trials.done(arm, key) and row["equal_train_flops"]
                    and row["equal_validation_score"] is None)  # fmt: skip
     if late:

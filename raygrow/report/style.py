@@ -7,17 +7,18 @@ import re
 COLOURS = 8
 """Of strategies; a ninth begins again."""
 
+# Found by search: c0 to c7 stay apart for people who confuse red with green or blue with yellow, and stand out from the paper.
 LIGHT = {
     "paper": "#ffffff", "ink": "#1c2330", "quiet": "#667085", "rule": "#e4e7ec", "raised": "#f7f8fa", "accent": "#b7791f",
     "good": "#16794c", "warm": "#a85600", "dull": "#98a1b0",
-    "c0": "#2563c9", "c1": "#d1571c", "c2": "#14866d", "c3": "#a63a9b",
-    "c4": "#8a6a00", "c5": "#5b50c9", "c6": "#c23048", "c7": "#3d7488",
+    "c0": "#766efa", "c1": "#ab261e", "c2": "#279e66", "c3": "#560a77",
+    "c4": "#ba8001", "c5": "#f141b8", "c6": "#4d4d6d", "c7": "#63192b",
 }  # fmt: skip
 DARK = {
     "paper": "#12161d", "ink": "#e6e9ef", "quiet": "#97a1b3", "rule": "#2a313d", "raised": "#1a202a", "accent": "#f0b64a",
     "good": "#4cc38a", "warm": "#f2a65a", "dull": "#6c7789",
-    "c0": "#6ea3ff", "c1": "#ff9563", "c2": "#45c7a8", "c3": "#df82d5",
-    "c4": "#d9b43f", "c5": "#a49bff", "c6": "#ff7b8e", "c7": "#7fbdd3",
+    "c0": "#456bf5", "c1": "#c43d30", "c2": "#60efc2", "c3": "#d2a3fa",
+    "c4": "#f2b807", "c5": "#b53b9a", "c6": "#c4e283", "c7": "#8f6167",
 }  # fmt: skip
 
 

@@ -316,3 +316,15 @@ def test_a_comparison_without_any_result_or_with_a_wrong_reference() -> None:
     assert (
         statistics(*tables(list(levels), ["x"], 2, growing(levels), baselines=("fixed",)), None)["reference"] == "mdl"
     )
+
+
+def test_a_cheap_arm_that_was_annealed_when_the_others_were_not_is_named() -> None:
+    whole, half = growing({"mdl": 0.8}), growing({"cheap": 0.8}, steps=4)
+    made = tables(
+        ["mdl", "cheap"], ["digits"], 2, lambda arm, data, seed: (half if arm == "cheap" else whole)(arm, data, seed)
+    )
+    (note,) = [note for note in statistics(*made, None)["notes"] if "anneal" in note]
+    assert "mdl 2 trials" in note
+    assert "cheap" not in note
+    same = statistics(*tables(["mdl", "rl"], ["digits"], 2, growing({"mdl": 0.8, "rl": 0.8})), None)
+    assert not any("anneal" in note for note in same["notes"])

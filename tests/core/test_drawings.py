@@ -111,6 +111,33 @@ def test_words_and_marks_stand_out_from_the_paper(palette: dict[str, str]) -> No
         assert contrast(name, "paper") >= 3, name
 
 
+SIGHT = {
+    "all": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "no blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+"""What is left of linear RGB (Machado, Oliveira and Fernandes 2009, severity 1)."""
+
+
+def seen(colour: str, sight: list[list[float]]) -> np.ndarray[Any, Any]:
+    """CIE L*a*b* of a colour as somebody sees it."""
+    stored = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.clip(sight @ np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4), 0, 1)
+    xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    parts = np.cbrt(np.maximum(xyz @ linear / [0.95047, 1, 1.08883], 0.008856))
+    return np.array([116 * parts[1] - 16, 500 * (parts[0] - parts[1]), 200 * (parts[1] - parts[2])])
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("sight", SIGHT)
+def test_colours_stay_apart_whatever_one_sees(palette: dict[str, str], sight: str) -> None:
+    points = [seen(palette[f"c{i}"], SIGHT[sight]) for i in range(8)]
+    apart = min(float(np.linalg.norm(a - b)) for i, a in enumerate(points) for b in points[:i])
+    # 2.3 is just noticeable side by side; marks are small and far from one another.
+    assert apart >= 20
+
+
 def test_a_colour_a_strategy_or_else_a_member() -> None:
     by_strategy = Colours(MEMBERS)
     assert [by_strategy.of(name) for name in MEMBERS] == ["c0", "c1", "c0"]
