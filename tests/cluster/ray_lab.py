@@ -5,15 +5,16 @@ Nothing of it is seen from outside but through ``inside``, and all of it ends wi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+from .tools import ROOT
 
 HEAD, WORKER = "10.89.8.1", "10.89.8.2"
 NODE = """\
@@ -51,10 +52,16 @@ class Node:
     holder: subprocess.Popen[str]
     pid: int
 
-    @property
-    def output(self) -> IO[str]:
-        assert self.holder.stdout is not None
-        return self.holder.stdout
+    def actors(self) -> int:
+        """Processes here that are actors of a campaign."""
+        here = os.readlink(f"/proc/{self.pid}/ns/net")
+        found = 0
+        for process in Path("/proc").glob("[0-9]*"):
+            # A process may end while it is looked at.
+            with contextlib.suppress(OSError):
+                if os.readlink(process / "ns" / "net") == here and b"ray::_Actor" in (process / "cmdline").read_bytes():
+                    found += 1
+        return found
 
 
 class RayLab:
@@ -66,6 +73,7 @@ class RayLab:
 
     Attributes:
         environment: what a process needs to be let in.
+        nodes: the head and the worker.
     """
 
     def __init__(self, token: str, cpus: tuple[int, int]) -> None:
@@ -77,11 +85,14 @@ class RayLab:
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         self.environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment["PYTHONPATH"] = str(ROOT)
         # Figures of a campaign that is over in seconds must be seen while it runs.
         self.environment["RAY_metrics_report_interval_ms"] = "500"
+        # A client's server on the head imports what takes long on a machine that has other work.
+        self.environment["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "120"
         self._log = Path(tempfile.mkdtemp(prefix="raygrow-ray-"))
         self._hosts = self._log / "hosts"
-        self._nodes: list[Node] = []
+        self.nodes: list[Node] = []
 
     def __enter__(self) -> RayLab:
         try:
@@ -90,7 +101,7 @@ class RayLab:
             self._hosts.write_text(f"127.0.0.1 localhost\n{HEAD} head\n{WORKER} worker\n")
             ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--object-store-memory=100000000"]
             head = self._node("head", *ray, "--head", f"--node-ip-address={HEAD}", f"--num-cpus={self._cpus[0]}",
-                              "--include-dashboard=true", "--metrics-export-port=8080")  # fmt: skip
+                              "--include-dashboard=true", f"--dashboard-host={HEAD}", "--metrics-export-port=8080")  # fmt: skip
             worker = self._node("worker", *ray, f"--address={HEAD}:6379", f"--node-ip-address={WORKER}",
                                 f"--num-cpus={self._cpus[1]}")  # fmt: skip
             self._connect(head, worker)
@@ -110,7 +121,7 @@ class RayLab:
         )  # fmt: skip
         (first,) = self._children(holder) if self._said(holder, "ready") else (0,)
         node = Node(holder, first)
-        self._nodes.append(node)
+        self.nodes.append(node)
         return node
 
     @staticmethod
@@ -140,17 +151,16 @@ class RayLab:
     def _logs(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in sorted(self._log.iterdir()))
 
-    def inside(self, node: int, *command: str) -> Sequence[str]:
-        """A command on the head (0) or the worker (1)."""
-        entering = ["nsenter", "--target", str(self._nodes[node].pid), "--net", "--pid", "--uts", "--mount"]
-        return [*entering, "env", f"--chdir={Path.cwd()}", *command]
+    def on_the_head(self, *command: str) -> list[str]:
+        """What runs a command there."""
+        return ["nsenter", "--target", str(self.nodes[0].pid), "--net", "--pid", "--uts", "--mount", *command]
 
-    def on_the_wire(self, node: int, *command: str) -> Sequence[str]:
-        """A command that shares a node's network and nothing else: a machine outside the cluster."""
-        return ["nsenter", "--target", str(self._nodes[node].pid), "--net", *command]
+    def outside(self, *command: str) -> list[str]:
+        """What runs a command with no more of the cluster than a cable to it."""
+        return ["nsenter", "--target", str(self.nodes[1].pid), "--net", *command]
 
     def __exit__(self, *_: object) -> None:
-        for node in self._nodes:
+        for node in self.nodes:
             # The first process of a set of namespaces takes all others with it.
             node.holder.kill()
             node.holder.wait()

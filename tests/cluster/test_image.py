@@ -125,7 +125,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["serial", "ray"])
 def test_a_campaign_runs_in_what_was_installed(pool: str, installed: Path, tmp_path: Path) -> None:
     config = tmp_path / "small.yaml"
@@ -140,7 +140,7 @@ def test_a_campaign_runs_in_what_was_installed(pool: str, installed: Path, tmp_p
     same_outcome(here.folder, tmp_path / "run")
 
 
-@pytest.mark.cluster
+@pytest.mark.slow
 def test_what_was_installed_has_a_dashboard_and_the_pinned_versions(installed: Path) -> None:
     listed = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
     script = f"import aiohttp_cors, prometheus_client; {listed}"
