@@ -153,11 +153,16 @@ def resume(
 def validate(config: Path, assignments: tuple[str, ...]) -> None:
     """Check CONFIG and its data, and say what it would do. Runs and creates nothing."""
     from raygrow.app import prepare_campaign
-    from raygrow.config import load_plan
-    from raygrow.document import parse_assignments
-    from raygrow.validate import describe_campaign
+    from raygrow.comparison_config import build_comparison, is_comparison
+    from raygrow.config import build_plan
+    from raygrow.document import parse_assignments, read_document
+    from raygrow.validate import describe_campaign, describe_comparison
 
-    click.echo(describe_campaign(prepare_campaign(load_plan(config, parse_assignments(assignments)))))
+    document = read_document(config, parse_assignments(assignments))
+    if is_comparison(document):
+        click.echo(describe_comparison(build_comparison(document)))
+    else:
+        click.echo(describe_campaign(prepare_campaign(build_plan(document))))
 
 
 @main.command()

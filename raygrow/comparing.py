@@ -149,7 +149,7 @@ def compare(
     home.refuse_if_other(plan)
     pending = home.pending(plan)
     with ahead(PoolPlan(kind="ray" if pending else "serial"), 1, address):
-        missing = _check_data(plan, {trial.data for trial in pending})
+        missing = check_data(plan, {trial.data for trial in pending})
         if len(missing) == len(plan.data):
             raise next(iter(missing.values()))
         refuse_unwritable(root)
@@ -167,7 +167,7 @@ def compare(
                 end()
 
 
-def _check_data(plan: ComparisonPlan, names: set[str]) -> dict[str, DataError]:
+def check_data(plan: ComparisonPlan, names: set[str]) -> dict[str, DataError]:
     """Read every data set once, and see that every arm fits it.
 
     Returns:

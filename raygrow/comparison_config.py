@@ -36,6 +36,11 @@ OF_REPETITIONS = ("campaign.seed", "campaign.name", "data", "members", "comparis
 """Keys that no arm may change."""
 
 
+def is_comparison(document: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of a comparison rather than of a campaign."""
+    return any(key in document for key in ("comparison", "grid", "baselines"))
+
+
 def load_comparison(
     source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
 ) -> ComparisonPlan:

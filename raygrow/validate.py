@@ -7,6 +7,8 @@ from itertools import groupby
 
 from raygrow.app import Prepared
 from raygrow.architecture import Architecture, forward_flops, legal_moves, params, training_flops
+from raygrow.comparing import check_data
+from raygrow.comparison.plan import ComparisonPlan
 from raygrow.config import resolved, to_yaml
 from raygrow.population.lengths import examples_of
 from raygrow.population.plan import Member, kind_of
@@ -43,6 +45,25 @@ def describe_campaign(ready: Prepared) -> str:
     for member in plan.members:
         lines += _describe_member(ready, member, start)
     lines += ["", *_estimates(ready, start)]
+    return "\n".join(lines)
+
+
+def describe_comparison(plan: ComparisonPlan) -> str:
+    """The resolved configuration, the arms and the data sets of a comparison.
+
+    Raises:
+        Refused: an arm does not go together with a data set.
+    """
+    missing = check_data(plan, set(plan.data))
+    seeds = plan.comparison.seeds
+    lines = [
+        "# resolved configuration",
+        to_yaml(plan.resolved).rstrip(),
+        "",
+        f"{len(plan.arms)} arms on {len(plan.data)} data sets with {len(seeds)} seeds: {len(plan.trials)} trials",
+        f"arms: {', '.join(arm.name for arm in plan.arms)}",
+        *(f"data set {name} is missing: {error}" for name, error in missing.items()),
+    ]
     return "\n".join(lines)
 
 

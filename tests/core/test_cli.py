@@ -21,11 +21,15 @@ from click.testing import CliRunner, Result
 import raygrow
 import raygrow.app
 from raygrow.cli import main
+from raygrow.comparison_config import is_comparison, load_comparison
 from raygrow.config import FAMILIES, fields_of, kind_name, load_plan
+from raygrow.document import read_document
 from raygrow.errors import CheckpointError
 from raygrow.strategies import AbstractStrategy
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+COMPARISONS = [path for path in CONFIGS if is_comparison(read_document(path))]
+CAMPAIGNS = [path for path in CONFIGS if path not in COMPARISONS]
 DIGITS = str(next(path for path in CONFIGS if path.name == "digits.yaml"))
 
 
@@ -267,7 +271,7 @@ def test_strategies_lists_every_registry_member_with_its_parameters() -> None:
         )
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CAMPAIGNS, ids=lambda path: path.name)
 def test_validate_prints_what_a_configuration_would_do_and_creates_nothing(
     path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -299,6 +303,18 @@ def test_validate_prints_what_a_configuration_would_do_and_creates_nothing(
         expected = [f"add_node input>output {u} units: +{2 * u * (inputs + outputs)} FLOPs" for u in sizes]
         assert re.findall(r"^    (.*?), must gain", block, re.MULTILINE) == expected
         assert f"  {len(sizes)} legal first moves:" in block
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.name)
+def test_validate_checks_a_comparison_and_its_data(path: Path) -> None:
+    result = call("validate", str(path))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert contents() == []
+    plan = load_comparison(path)
+    _, text, *_ = re.split(r"^# resolved configuration\n|\n\n", result.stdout, flags=re.MULTILINE)
+    assert load_comparison(yaml.safe_load(text)) == plan
+    assert f": {len(plan.arms) * len(plan.data) * len(plan.comparison.seeds)} trials\n" in result.stdout
+    assert "missing" not in result.stdout
 
 
 # Exit codes of what began

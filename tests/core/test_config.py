@@ -16,6 +16,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from pydantic import TypeAdapter
 
+from raygrow.comparison_config import is_comparison
 from raygrow.config import FAMILIES, SECTIONS, fields_of, kind_name, load_plan, resolved, to_yaml
 from raygrow.data import SOURCES
 from raygrow.document import local_pool, parse_assignments, read_document
@@ -25,7 +26,8 @@ from raygrow.population.plan import Member, Plan
 from raygrow.population.selection import Auction, Independent
 from raygrow.strategies import AbstractStrategy, Mdl, Rl
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+CONFIGS = [path for path in FILES if not is_comparison(read_document(path))]
 DIGITS: Mapping[str, Any] = {"data": {"kind": "digits"}}
 
 

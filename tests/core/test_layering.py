@@ -39,9 +39,9 @@ MAY["report"] = {*MAY["policy"], "policy", "comparison"}
 MAY["process"] = {"errors", "raygrow"}  # its version
 MAY["result"] = {"population", "predictor"}
 MAY["app"] = {*MAY["adapters"], "adapters", "report", "config", "process", "progress", "result"}
-MAY["validate"] = {*MAY["app"], "app"}
 MAY["trial"] = {*MAY["app"], "app", "comparison"}
 MAY["comparing"] = {*MAY["trial"], "trial", "comparison_config", "document"}
+MAY["validate"] = {*MAY["comparing"], "comparing"}
 MAY["cli"] = {*MAY["validate"], *MAY["comparing"], "validate", "comparing", "raygrow"}
 MAY["raygrow"] = {"app", "result"}
 
