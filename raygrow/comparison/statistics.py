@@ -303,8 +303,8 @@ def _notes(trials: _Trials) -> Iterator[str]:
         names = ", ".join(f"{arm} {count}" for arm, count in early.items())
         yield (
             "At equal training FLOPs the trial that spent least is seen after its final anneal, one that spent more before "
-            f"its own, which speaks against arms that spend more ({names} trials): read the test score, where all are annealed, "
-            "beside it, or give all the same budget with `comparison.train_flops`."
+            f"its own, which speaks against those that spend more ({names} trials): read the test score, "
+            "where all are annealed, beside it, or give all the same budget with `comparison.train_flops`."
         )
     late = Counter(arm for (arm, key), row in trials.rows.items() if trials.done(arm, key) and row["equal_train_flops"]
                    and row["equal_validation_score"] is None)  # fmt: skip
