@@ -107,7 +107,7 @@ class Compared:
         folder: DIR.
         plan: what was compared.
         trials: ``trials.parquet``.
-        calibration: ``calibration.parquet``; None where no data are planted.
+        calibration: ``calibration.parquet``; None unless all data are planted.
     """
 
     folder: Path
@@ -363,9 +363,9 @@ def write_comparison(plan: ComparisonPlan, home: ComparisonFolder) -> Compared:
 
 
 def _calibration(plan: ComparisonPlan, trials: Path) -> pa.Table | None:
-    """How often grown arms accepted moves, where a data set is planted."""
-    data = next((source for source in plan.data.values() if source["kind"] == PLANTED), None)
-    if data is None:
+    """How often grown arms accepted moves, where all data are planted: what it is to be calibrated on."""
+    data = next(iter(plan.data.values()))
+    if any(source["kind"] != PLANTED for source in plan.data.values()):
         return None
     grown = [arm for arm in plan.arms if arm.baseline is None]
     strategies = {arm.name: build_plan({**arm.document, "data": data}).members[0].strategy for arm in grown}

@@ -67,7 +67,7 @@ class Watched:
 
 
 def watched(plan: ComparisonPlan, trials: Path, levels: Mapping[str, float | None]) -> Iterator[Watched]:
-    """The members of all campaigns of a comparison that came to their end on planted data.
+    """The members of all campaigns of a comparison on planted data that came to their end.
 
     Args:
         trials: the folder that holds one folder a trial.
@@ -75,7 +75,7 @@ def watched(plan: ComparisonPlan, trials: Path, levels: Mapping[str, float | Non
     """
     for trial in plan.trials:
         source, arm = plan.data[trial.data], trial.arm
-        if source["kind"] != PLANTED or arm.name not in levels or not is_finished(summary_of(trials / trial.id)):
+        if arm.name not in levels or not is_finished(summary_of(trials / trial.id)):
             continue
         (member,) = arm.document["members"]
         moves = pq.read_table(trials / trial.id / "moves.parquet", columns=["member", "round", "verdict"])

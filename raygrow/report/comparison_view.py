@@ -34,7 +34,7 @@ class ComparisonView:
         statistics: content of ``comparison.json``.
         config: text of ``comparison.yaml``.
         events: of its ledger.
-        calibration: rows of ``calibration.parquet``; none where no data are planted.
+        calibration: rows of ``calibration.parquet``; none unless all data are planted.
     """
 
     trials: Sequence[Row]

@@ -381,13 +381,8 @@ def test_planted_data_show_how_often_arms_accept(runs: Callable[..., Runner], tm
     }
     config = changed(
         grid={"strategy": ["blind", "random"], "initializer": ["random"]},
-        data={
-            "noise": {**planted, "effect": 0.0},
-            "gap": {**planted, "effect": 8.0},
-            "teacher": TINY["data"]["teacher"],
-        },
     )
-    config["data"].pop("diabetes")
+    config["data"] = {"noise": {**planted, "effect": 0.0}, "gap": {**planted, "effect": 8.0}}
     found = compare(config, out=tmp_path / "c", quiet=True)
     assert found.calibration is not None
     rows = found.calibration.to_pylist()
@@ -405,6 +400,11 @@ def test_planted_data_show_how_often_arms_accept(runs: Callable[..., Runner], tm
     assert "blind: level 0.05" in words
     assert "no guarantee: random" in words
     assert rebuild_comparison(tmp_path / "c").calibration == found.calibration
+
+
+def test_other_data_calibrate_nothing(whole: Compared) -> None:
+    assert whole.calibration is None
+    assert not (whole.folder / "calibration.parquet").exists()
 
 
 def test_statistics_and_the_page_are_left_too(whole: Compared) -> None:
