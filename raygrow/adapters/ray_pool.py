@@ -9,8 +9,8 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,8 @@ class RayPool:
             self._arrays = ray.put(dataset.arrays())
             self._arguments = (plan, facts, dataset.meta(), str(store.resolve()))
             self._actors = [self._actor() for _ in range(self._count)]
-            self._await_first(log)
+            with _signals_pass():
+                self._await_first(log)
         except BaseException:
             self.close()
             raise
@@ -115,6 +116,10 @@ class RayPool:
             self._running[actor.run.remote([task.to_json() for task in tasks])] = (actor, tasks)
 
     def wait(self) -> tuple[Task, Report]:
+        with _signals_pass():
+            return self._wait()
+
+    def _wait(self) -> tuple[Task, Report]:
         ray = self._ray
         if not self._done:
             done = self._next_done()
@@ -177,6 +182,17 @@ def _explained(reason: str) -> str:
         return reason
     name = absent[1].split(".")[0]
     return f"{reason}; its node lacks {name}: every node needs raygrow and the modules that the configuration names"
+
+
+@contextmanager
+def _signals_pass() -> Iterator[None]:
+    """What a signal handler raises while Ray waits in C comes out as the cause of a ``SystemError``; here, as itself."""
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, Exception | None):
+            raise
+        raise error.__cause__ from None
 
 
 class _Actor:

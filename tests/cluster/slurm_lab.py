@@ -50,7 +50,7 @@ MpiDefault=none
 PropagateResourceLimits=NONE
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait=10
+KillWait=30
 SlurmdTimeout=10
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 GresTypes=gpu
@@ -267,8 +267,8 @@ class SlurmLab:
             time.sleep(0.1)
 
     def _last_words(self) -> str:
-        logs = sorted([*self.home.glob("*.out"), *self.home.glob("*.log"), *self.shared.glob("*.log")])
-        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in logs)
+        logs = sorted([*self.home.glob("*.log"), *self.home.glob("*.out"), *self.shared.glob("*.log")])
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}" for log in logs)
 
     def processes(self, node: str) -> list[str]:
         """Command lines of what runs on a node, but for the node's own daemons and kernel leftovers."""

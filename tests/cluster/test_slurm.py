@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "cluster" / "slurm"
-ENDED = 150.0
+ENDED = 240.0
 """Seconds a job may take on a busy machine; a quiet one needs a quarter."""
 
 GATED = """
@@ -82,23 +83,28 @@ class Job:
 
     def nodes(self) -> set[str]:
         """Where members wait at the gate."""
-        return {path.name.split("-")[0] for path in self.gate.iterdir()} & set(NODES)
+        return {path.name.split("-")[0] for path in self.gate.iterdir()}
 
     def until_both_wait(self) -> None:
-        self.lab.until(self._waiting, ENDED, f"members of {self.out.name} wait on both nodes")
+        self.lab.until(self._waiting, ENDED, f"both members of {self.out.name} wait")
+        assert self.nodes() == set(NODES), self.log()
 
     def _waiting(self) -> bool:
-        assert self.shown("JobState") in ("PENDING", "CONFIGURING", "RUNNING"), f"the job ended early: {self.log()}"
-        return self.nodes() == set(NODES)
+        state = self.shown("JobState")
+        assert state in ("PENDING", "CONFIGURING", "RUNNING"), f"{state} before the gate: {self.log()}"
+        return len(list(self.gate.iterdir())) == len(NODES)
 
     def open(self) -> None:
         (self.gate / "open").touch()
 
     def ended(self) -> tuple[str, str]:
         """How it ended, and its exit code as Slurm has it; seen sooner than ``sbatch --wait`` looks again."""
-        going = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED")
-        self.lab.until(lambda: self.shown("JobState") not in going, ENDED, f"job {self.out.name} has ended")
+        self.lab.until(lambda: not self._queued(), ENDED, f"job {self.out.name} has ended")
         return self.shown("JobState"), self.shown("ExitCode")
+
+    def _queued(self) -> bool:
+        """Waiting, running, or being ended."""
+        return self.id in self.lab.on("control", "squeue", "-h", "-o", "%A").split()
 
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted(self.lab.shared.glob(f"{self.out.name}-*.log")))
@@ -118,6 +124,8 @@ def lab() -> Iterator[SlurmLab]:
 
 
 def _config(folder: Path, gate: Path) -> Path:
+    # A gate that is closed, and nobody there.
+    shutil.rmtree(gate, ignore_errors=True)
     gate.mkdir()
     members = [
         {"name": grows, "strategy": {"kind": "gated_strategy:Strategy", "gate": str(gate), "grows": grows}}
@@ -138,19 +146,24 @@ def serial(lab: SlurmLab) -> raygrow.Result:
         return raygrow.run(config, pool="serial", out=lab.shared / "serial", quiet=True)
 
 
-def _submit(lab: SlurmLab, name: str, *words: str, script: str = "raygrow.sbatch", sbatch: tuple[str, ...] = ()) -> Job:
-    gate = lab.shared / f"{name}-gate"
-    config = _config(lab.shared, gate)
-    environment = {
+def _environment(lab: SlurmLab) -> dict[str, str]:
+    return {
         "RAYGROW_VENV": sys.prefix,
         "RAYGROW_SCRATCH": SCRATCH,
         "RAYGROW_STORE_BYTES": "100000000",
         "PYTHONPATH": os.pathsep.join([str(lab.shared), str(ROOT)]),
         "OMP_NUM_THREADS": "1",
     }
+
+
+def _submit(
+    lab: SlurmLab, name: str, *words: str, script: str = "raygrow.sbatch", sbatch: tuple[str, ...] = (), **more: str
+) -> Job:
+    gate = lab.shared / f"{name}-gate"
+    config = _config(lab.shared, gate)
     process = lab.submit(
-        f"--job-name={name}", "--time=10", "--cpus-per-task=2", "--mem-per-cpu=0", *sbatch, LAUNCH / script,
-        config, "--out", name, *words, **environment,
+        f"--job-name={name}", "--time=10", "--cpus-per-task=1", "--mem-per-cpu=0", *sbatch, LAUNCH / script,
+        config, "--out", name, *words, **{**_environment(lab), **more},
     )  # fmt: skip
     assert process.stdout is not None
     return Job(lab, gate, lab.shared / name, process, process.stdout.readline().split()[-1])
@@ -200,6 +213,17 @@ os._exit(0)
 """
 
 
+APPTAINER = """\
+#!/usr/bin/env bash
+# In the place of Apptainer: what it was asked for, then the program itself, from the environment that the image would have.
+echo "$@" >>apptainer.asked
+while [ "$1" != raygrow.sif ]; do shift; done
+shift
+export PATH=$RAYGROW_VENV/bin:$PATH
+exec "$@"
+"""
+
+
 def test_a_campaign_on_two_nodes_and_nobody_else_on_its_ray(lab: SlurmLab, serial: raygrow.Result) -> None:
     job = _submit(lab, "whole", sbatch=("--gpus-per-node=1",))
     job.until_both_wait()
@@ -210,10 +234,109 @@ def test_a_campaign_on_two_nodes_and_nobody_else_on_its_ray(lab: SlurmLab, seria
     said = lab.on("n0", sys.executable, "-c", CONNECT, RAY_ADDRESS=found[1], RAY_AUTH_MODE="token",
                   RAY_AUTH_TOKEN_PATH=str(token))  # fmt: skip
     with_it, unreadable, without_it = said.strip().split("\n", 2)
-    assert json.loads(with_it) == {"nodes": 2, "CPU": 4, "GPU": 2}
+    assert json.loads(with_it) == {"nodes": 2, "CPU": 2, "GPU": 2}
     assert unreadable == "unreadable"
     assert without_it.startswith("AuthenticationError"), without_it
     job.open()
     assert job.ended() == ("COMPLETED", "0:0"), job.log()
     same_outcome(serial.folder, job.out)
     _nothing_is_left(lab)
+
+
+def test_exit_codes_come_back_from_sbatch(lab: SlurmLab) -> None:
+    """Of a job, in an image, whose configuration cannot be used, and of one whose campaign cannot be finished."""
+    (lab.shared / "bin").mkdir()
+    (lab.shared / "bin" / "apptainer").write_text(APPTAINER)
+    (lab.shared / "bin" / "apptainer").chmod(0o755)
+    path = os.pathsep.join([str(lab.shared / "bin"), os.environ["PATH"]])
+    refused = _submit(lab, "refused", "--set", "training.lr=-1", PATH=path, RAYGROW_IMAGE="raygrow.sif")
+    broken = _submit(lab, "broken")
+    (broken.gate / "broken").touch()
+    assert refused.ended() == ("FAILED", "2:0"), refused.log()
+    assert "training.lr" in refused.log()
+    assert not refused.out.exists()
+    asked = [line.split(" raygrow.sif ") for line in (lab.shared / "apptainer.asked").read_text().splitlines()]
+    assert {words.split()[0] for _, words in asked} == {"python", "ray", "raygrow"}
+    assert all(options == f"exec --bind {lab.shared},{SCRATCH},{lab.shared}" for options, _ in asked)
+    assert broken.ended() == ("FAILED", "3:0"), broken.log()
+    assert "broken on purpose" in broken.log()
+    assert broken.events()[-1] == "failed"
+    assert (refused.process.wait(), broken.process.wait()) == (2, 3)
+    _nothing_is_left(lab)
+
+
+def test_told_to_stop_it_is_requeued_and_goes_on(lab: SlurmLab, serial: raygrow.Result) -> None:
+    """As before its time is up: the signal of ``#SBATCH --signal``."""
+    job = _submit(lab, "stopped")
+    job.until_both_wait()
+    lab.on("control", "scancel", "--signal=TERM", "--batch", job.id)
+    lab.until(lambda: "interrupted" in job.events(), 60, "the campaign is interrupted")
+    job.open()
+    assert job.ended() == ("COMPLETED", "0:0"), job.log()
+    assert job.shown("Restarts") == "1"
+    assert [kind for kind in job.events() if kind in ("interrupted", "resumed", "ended")] == [
+        "interrupted", "resumed", "ended",
+    ]  # fmt: skip
+    same_outcome(serial.folder, job.out)
+    _nothing_is_left(lab)
+
+
+def test_cancelled_it_leaves_all_that_was_done(lab: SlurmLab, serial: raygrow.Result) -> None:
+    """Submitted again with the same folder it goes on, and then survives the loss of a node in the middle of a round."""
+    first = _submit(lab, "cancelled")
+    first.until_both_wait()
+    lab.on("control", "scancel", first.id)
+    assert first.ended()[0] == "CANCELLED"
+    _nothing_is_left(lab)
+    assert first.events()[-1] == "interrupted", first.log()
+    assert json.loads((first.out / "summary.json").read_text())["interrupted"] is True
+
+    again = _submit(lab, "cancelled")
+    again.until_both_wait()
+    lab.kill("n1")
+    again.open()
+    try:
+        assert again.ended() == ("COMPLETED", "0:0"), again.log()
+    finally:
+        lab.boot("n1")
+    assert [kind for kind in again.events() if kind in ("interrupted", "resumed", "retried", "ended")] == [
+        "interrupted", "resumed", "retried", "ended",
+    ]  # fmt: skip
+    same_outcome(serial.folder, again.out)
+    _nothing_is_left(lab)
+
+
+def test_the_short_form_gives_the_same(lab: SlurmLab, serial: raygrow.Result) -> None:
+    job = _submit(lab, "short", script="raygrow-symmetric.sbatch")
+    job.until_both_wait()
+    job.open()
+    assert job.ended() == ("COMPLETED", "0:0"), job.log()
+    same_outcome(serial.folder, job.out)
+    _nothing_is_left(lab)
+
+
+def test_an_array_runs_every_arm_with_every_seed(lab: SlurmLab) -> None:
+    config = _config(lab.shared, lab.shared / "array-gate")
+    (lab.shared / "array-gate" / "open").touch()
+    (lab.shared / "arms").write_text(
+        "# strategies\n--set members.0.strategy.grows=mdl\n\n--set members.0.strategy.grows=periodic --set campaign.rounds=2\n"
+    )
+    array = lab.submit(
+        "--job-name=array", "--array=0-3", "--mem-per-cpu=0", LAUNCH / "raygrow-array.sbatch", config, "arms",
+        RAYGROW_OUT="array", **_environment(lab),
+    )  # fmt: skip
+    assert array.stdout is not None
+    assert array.stdout.readline().startswith("Submitted")
+    # `sbatch --wait` looks more and more rarely.
+    lab.until(lambda: not lab.on("control", "squeue", "-h"), ENDED, "the array has ended")
+    said = "".join(path.read_text() for path in lab.shared.glob("array-*.log"))
+    for task in range(4):
+        folder = lab.shared / "array" / str(task)
+        assert (folder / "config.yaml").exists(), said
+        plan = yaml.safe_load((folder / "config.yaml").read_text())
+        assert plan["campaign"]["seed"] == task // 2
+        assert plan["members"][0]["strategy"]["grows"] == ("mdl", "periodic")[task % 2]
+        assert plan["campaign"]["rounds"] == (3, 2)[task % 2]
+        assert list(events(folder))[-1]["type"] == "ended", said
+    one, other = (json.loads((lab.shared / "array" / task / "summary.json").read_text()) for task in ("0", "2"))
+    assert one["best"]["checkpoint"] != other["best"]["checkpoint"]

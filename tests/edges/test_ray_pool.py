@@ -21,7 +21,7 @@ from raygrow.population.serial_pool import SerialPool
 from raygrow.population.tasks import Task
 from raygrow.population.worker import Worker
 from raygrow.testing import run_all
-from tests.end_to_end.campaigns import SMALL, events, run_to_end, same_outcome
+from tests.end_to_end.campaigns import SMALL, events, run_to_end, run_with, same_outcome
 
 ray = pytest.importorskip("ray")
 
@@ -137,6 +137,51 @@ def test_death_in_the_middle_of_a_probe_is_survived(tmp_path: Path) -> None:
     assert alive.returncode == 0, alive.stderr
     assert not any(event["type"] == "retried" for event in events(tmp_path / "alive"))
     same_outcome(tmp_path / "alive", tmp_path / "run")
+
+
+SIGNALLING = """
+import os, signal
+from dataclasses import dataclass
+from pathlib import Path
+from raygrow.strategies import AbstractStrategy, Mdl
+
+base = Mdl()
+
+
+@dataclass(frozen=True)
+class Strategy(AbstractStrategy):
+    driver: str
+
+    def initial_state(self, constant_loss):
+        return base.initial_state(constant_loss)
+
+    def shortlist(self, proposals, situation, *args):
+        # Its driver waits for this.
+        if situation.round == 2:
+            os.kill(int(Path(self.driver).read_text()), signal.SIGTERM)
+        return base.shortlist(proposals, situation, *args)
+
+    def judge(self, *args):
+        return base.judge(*args)
+
+    def learn(self, *args):
+        return base.learn(*args)
+"""
+
+
+def test_told_to_stop_while_ray_waits_it_is_interrupted(tmp_path: Path) -> None:
+    (tmp_path / "signalling_strategy.py").write_text(SIGNALLING)
+    driver = tmp_path / "driver"
+    members = [{"name": "mdl", "strategy": {"kind": "signalling_strategy:Strategy", "driver": str(driver)}}]
+    config = tmp_path / "plan.yaml"
+    config.write_text(yaml.safe_dump({**SMALL, "members": members, "pool": {"kind": "ray"}}))
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    patch = f"sys.path.insert(0, {str(tmp_path)!r}); open({str(driver)!r}, 'w').write(str(os.getpid()))"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", path)
+        stopped = run_with(patch, "run", config, "--out", tmp_path / "run")
+    assert stopped.returncode == 130, stopped.stderr
+    assert [event["type"] for event in events(tmp_path / "run")][-1] == "interrupted"
 
 
 def test_an_error_of_the_task_is_not_retried(tmp_path: Path) -> None:
