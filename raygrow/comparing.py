@@ -234,7 +234,23 @@ class _Session:
                     self._end()
                 shutil.rmtree(home.tune, ignore_errors=True)
                 found = write_comparison(self._plan, home)
+                self._track()
         return found
+
+    def _track(self) -> None:
+        """Show the comparison in MLflow, where that is asked for; trouble there costs a line and nothing else."""
+        tracking = self._plan.resolved["tracking"]
+        if not tracking["enabled"]:
+            return
+        from raygrow.adapters.mlflow_comparison import log_comparison
+
+        root = self._home.root.resolve()
+        own = tracking["uri"] is None
+        uri, artifacts = (f"sqlite:///{root}/mlflow.db", root / "mlartifacts") if own else (tracking["uri"], None)
+        try:
+            log_comparison(self._home.root, uri, tracking["experiment"], artifacts)
+        except Exception as error:
+            self._progress.note(f"MLflow at {uri} does not show the comparison ({type(error).__name__}: {error})")
 
     def _run(self, trials: Sequence[Trial]) -> None:
         here = nodes()

@@ -46,15 +46,8 @@ class _Writer:
     """
 
     def __init__(self, uri: str, experiment: str, artifacts: Path | None, step: Callable[[], None]) -> None:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(f"MLFLOW_{name}", value)
-        _check_sqlite(uri)
-        from mlflow import MlflowClient
-
-        step()
-        self._step, self._client = step, MlflowClient(tracking_uri=uri)
-        found, place = self._client.get_experiment_by_name(experiment), artifacts and artifacts.resolve().as_uri()
-        self._experiment = str(found.experiment_id if found else self._client.create_experiment(experiment, place))
+        self._step = step
+        self._client, self._experiment = connected(uri, experiment, artifacts, step)
         self._runs: dict[str, tuple[str, str]] = {}
         self._shown: dict[str, Page] = {}
         self._model_shown = False
@@ -150,6 +143,19 @@ class _Writer:
             name = re.sub(r"[^\w-]", "-", campaign.name) + "-best"
             self._step()
             log_best(self._client, self._experiment, self._runs["campaign"][0], name, tags, folder.store)
+
+
+def connected(uri: str, experiment: str, artifacts: Path | None, step: Callable[[], None]) -> tuple[Any, str]:
+    """A client of MLflow and the id of an experiment, which is created if there is none of this name."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(f"MLFLOW_{name}", value)
+    _check_sqlite(uri)
+    from mlflow import MlflowClient
+
+    step()
+    client = MlflowClient(tracking_uri=uri)
+    found, place = client.get_experiment_by_name(experiment), artifacts and artifacts.resolve().as_uri()
+    return client, str(found.experiment_id if found else client.create_experiment(experiment, place))
 
 
 def log_best(client: Any, experiment: str, run: str, name: str, tags: dict[str, str], store: CheckpointStore) -> None:
