@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import raygrow
-from tests.end_to_end.campaigns import SMALL, STOP_AT, same_outcome, signal_after, summary_without_times
+from tests.end_to_end.campaigns import SMALL, STOP_AT, at_call, same_outcome, signal_after, summary_without_times
 
 from .tools import CLUSTER, tool
 
@@ -46,6 +46,7 @@ def start(tmp_path: Path) -> Start:
             text=True,
             timeout=300,
             check=False,
+            start_new_session=True,
             env={**os.environ, "PATH": path, "RAYGROW_ADDRESS": "", **more},
         )
 
@@ -96,11 +97,14 @@ def test_a_beginning_that_left_no_event_is_begun_anew(start: Start, serial: rayg
     same_outcome(serial.folder, out)
 
 
-def test_sigterm_ends_it_whole(start: Start, tmp_path: Path) -> None:
-    """Sent to the script alone, as Kubernetes does: raygrow is told, and waited for, and what it leaves is copied."""
+@pytest.mark.parametrize(
+    "send", ["os.kill(os.getppid(), signal.SIGTERM)", "os.killpg(0, signal.SIGTERM)"], ids=["the script", "all"]
+)
+def test_sigterm_ends_it_whole(send: str, start: Start, tmp_path: Path) -> None:
+    """Sent to the script alone, or to all its processes as Ray does: raygrow is waited for, and what it leaves is copied."""
     out, copied = tmp_path / "run", tmp_path / "copy"
-    patch = signal_after(2, "run", "raygrow.population.member_round", "MemberRound", signal.SIGTERM)
-    done = start(out, patch.replace("os.getpid()", "os.getppid()"), RAYGROW_COPY_TO=copied.as_uri())
+    patch = at_call(2, "run", "raygrow.population.member_round", "MemberRound", send)
+    done = start(out, patch, RAYGROW_COPY_TO=copied.as_uri())
     assert done.returncode == 130, done.stderr
     assert (out / "summary.json").exists()
     assert (copied / "summary.json").read_bytes() == (out / "summary.json").read_bytes()
