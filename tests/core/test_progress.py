@@ -23,7 +23,7 @@ from raygrow.config import load_plan
 from raygrow.population.coordinator import Coordinator
 from raygrow.population.ledger import Event, Ledger
 from raygrow.population.plan import Facts
-from raygrow.progress import Progress, json_line
+from raygrow.progress import ComparisonProgress, Progress, json_line
 from tests.end_to_end.campaigns import SMALL, moves_without_times
 
 
@@ -213,3 +213,33 @@ def test_the_dashboard_shows_every_gauge_and_no_other() -> None:
     assert len(set(ids)) == len(ids)
     places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in dashboard["panels"]}
     assert len(places) == len(ids)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_comparison_says_what_began_and_what_came_of_it() -> None:
+    stream = Terminal()
+    shown = ComparisonProgress(5, 2, stream)
+    shown.began("a/x-0")
+    shown.began("b/x-0")
+    assert stream.getvalue().endswith("\r2/5 trials | 2 running | 0 s")
+    shown.ended("b/x-0", "failed", "ValueError: no")
+    assert "warning: failed b/x-0: ValueError: no\n" in stream.getvalue()
+    assert re.search(r"\r3/5 trials \| 1 running \| about \d+ s left \| \d+ s$", stream.getvalue())
+    shown.ended("a/x-0", "done", "test r2 0.5")
+    shown.end()
+    assert stream.getvalue().endswith("\r") and "\ndone a/x-0: test r2 0.5\n" in stream.getvalue().replace("\r", "\n")
+
+
+def test_a_comparison_logs_one_object_a_trial() -> None:
+    stream = io.StringIO()
+    shown = ComparisonProgress(1, 0, stream, form="json")
+    shown.began("a/x-0")
+    shown.ended("a/x-0", "missing", "gone")
+    (entry,) = map(json.loads, stream.getvalue().splitlines())
+    assert {key: entry[key] for key in ("level", "event", "trial", "status", "message")} == {
+        "level": "warning", "event": "trial", "trial": "a/x-0", "status": "missing", "message": "gone",
+    }  # fmt: skip

@@ -128,8 +128,10 @@ def test_a_terminated_comparison_goes_on_and_repeats_nothing(tmp_path: Path) -> 
     words = [sys.executable, "-m", "raygrow.cli", "compare", str(config), "--out", str(root)]
     first = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert first.stderr is not None
-    while not (line := first.stderr.readline()).startswith("done "):
-        assert line, "it ended by itself"
+    said = [first.stderr.readline()]
+    while not said[-1].startswith("done "):
+        said.append(first.stderr.readline())
+        assert said[-1], f"it ended by itself: {said}"
     first.send_signal(signal.SIGTERM)
     out, err = first.communicate(timeout=300)
     assert (first.returncode, out) == (130, ""), err

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from raygrow.comparing import check_data
+from raygrow.comparison_config import load_comparison
 from raygrow.config import load_plan
 from raygrow.document import parse_assignments
 
@@ -24,6 +26,9 @@ SMALL = (
     "campaign.rounds=1", "training.examples_per_round=200", "training.final_examples=200", "probe.examples=200",
     "pool.kind=serial", "tracking.enabled=false",
 )  # fmt: skip
+
+FEW = ("comparison.seeds=[0]", "grid.strategy=[mdl]", "baselines=[]")
+"""Of a comparison: one trial a data set."""
 
 
 def blocks(language: str) -> list[str]:
@@ -39,7 +44,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = np.random.default_rng(0).normal(size=(150, 3))
     columns = {f"f{i}": x[:, i] for i in range(3)}
     pq.write_table(pa.table({**columns, "species": np.where(x[:, 0] > 0, "a", "b")}), folder / "mine.parquet")
-    (folder / "mine.yaml").write_text(next(block for block in blocks("yaml") if "parquet" in block))
+    (folder / "mine.yaml").write_text(
+        next(block for block in blocks("yaml") if "parquet" in block and "grid:" not in block)
+    )
     return folder
 
 
@@ -53,8 +60,9 @@ def test_every_command_runs(place: Path) -> None:
     assert len(commands) >= 8
     for line in commands:
         words = shlex.split(line)[1:]
-        if words[0] == "run":
-            words += [word for key in SMALL for word in ("--set", key)]
+        if words[0] in ("run", "compare"):
+            short = SMALL if words[0] == "run" else (*SMALL, *FEW)
+            words += [word for key in short for word in ("--set", key)]
         done = subprocess.run(
             [sys.executable, "-m", "raygrow.cli", *words], cwd=place, capture_output=True, text=True, timeout=120
         )
@@ -63,9 +71,17 @@ def test_every_command_runs(place: Path) -> None:
 
 
 def test_every_line_of_data_is_a_plan() -> None:
-    lines = [line for block in blocks("yaml") for line in block.splitlines() if line.startswith("data:")]
+    lines = [line for block in blocks("yaml") for line in block.splitlines() if line.startswith("data: {")]
     found = {load_plan(yaml.safe_load(line)).data.kind for line in lines}
     assert found >= {"parquet", "npz", "image_folder", "torchvision", "patterns", "waveforms"}
+
+
+def test_the_comparison_shown_is_one(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    (shown,) = [block for block in blocks("yaml") if "comparison:" in block]
+    plan = load_comparison(yaml.safe_load(shown))
+    assert len(plan.arms) == 3 * 2 * 2 + 2
+    assert check_data(plan, set(plan.data)) == {}
 
 
 def test_the_python_runs(place: Path) -> None:
