@@ -244,10 +244,10 @@ def _execute(
     finally:
         # A second Ctrl-C must not tear what is being written here.
         with signals(ignore=True):
-            # A cluster that is gone must not cost the files that say what was done.
+            # A cluster that is gone must not cost the files that say what was done: to take leave of it may take a minute.
+            result = _write_derived(folder, coordinator, page)
             with suppress(Exception):
                 workers.close()
-            result = _write_derived(folder, coordinator, page)
             mirror.poke()
             mirror.close(patience, begin=patience == MIRROR_PATIENCE)
     progress.end()

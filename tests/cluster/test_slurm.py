@@ -349,3 +349,19 @@ def test_an_array_runs_every_arm_with_every_seed(lab: SlurmLab) -> None:
         assert list(events(folder))[-1]["type"] == "ended", said
     one, other = (json.loads((lab.shared / "array" / task / "summary.json").read_text()) for task in ("0", "2"))
     assert one["best"]["checkpoint"] != other["best"]["checkpoint"]
+
+
+def test_without_its_first_node_a_job_begins_again(lab: SlurmLab, serial: raygrow.Result) -> None:
+    # Seconds after which a node takes the first one for lost.
+    job = _submit(lab, "headless", RAY_gcs_rpc_server_reconnect_timeout_s="5")
+    job.until_both_wait()
+    lab.kill("n0")
+    job.open()
+    try:
+        lab.until(lambda: job.shown("Restarts") == "1", ENDED, "the job is requeued")
+    finally:
+        lab.boot("n0")
+    assert job.ended() == ("COMPLETED", "0:0"), job.log()
+    assert [kind for kind in job.events() if kind in ("interrupted", "resumed", "ended")] == ["resumed", "ended"]
+    same_outcome(serial.folder, job.out)
+    _nothing_is_left(lab)
