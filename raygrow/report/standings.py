@@ -10,7 +10,7 @@ from raygrow.comparison.plan import ComparisonPlan
 from raygrow.comparison.table import FIGURES, Spread, Standing, standings
 from raygrow.data import METRICS
 from raygrow.report.columns import aligned
-from raygrow.report.figures import NOTHING, count, decimal, scaled
+from raygrow.report.figures import NOTHING, count, scaled
 from raygrow.report.summary import WORDS
 
 Form = Callable[[float | None], str]
@@ -78,7 +78,7 @@ def calibration_text(table: pa.Table) -> str:
 
 
 def _row(standing: Standing) -> Sequence[str]:
-    forms: Sequence[Form] = (decimal, count, scaled, decimal)
+    forms: Sequence[Form] = (_score, count, scaled, _score)
     return (
         standing.data,
         standing.arm,
@@ -86,6 +86,10 @@ def _row(standing: Standing) -> Sequence[str]:
         *(spread_text(standing.figures[name], form) for name, form in zip(FIGURES, forms, strict=True)),
         ", ".join(f"{number} {status}" for status, number in standing.statuses.items()),
     )
+
+
+def _score(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.4f}"
 
 
 def spread_text(spread: Spread, form: Form) -> str:
@@ -96,7 +100,7 @@ def spread_text(spread: Spread, form: Form) -> str:
 def _square(plan: ComparisonPlan, found: Sequence[Standing], data: str) -> list[str]:
     """The test score of one data set: choices on the first axis below one another, on the second beside."""
     down, across = plan.axes
-    cells = {standing.arm: spread_text(standing.figures["test_score"], decimal) for standing in found}
+    cells = {standing.arm: spread_text(standing.figures["test_score"], _score) for standing in found}
     by_levels = {(arm.levels[down], arm.levels[across]): cells[arm.name] for arm in plan.arms if arm.baseline is None}
     rows, columns = (list(dict.fromkeys(levels[i] for levels in by_levels)) for i in (0, 1))
     title = f"{data}, test score: {down} by {across}"

@@ -30,7 +30,6 @@ from raygrow.errors import ConfigError, DataError, Refused
 from raygrow.population.pool_plan import PoolPlan
 from raygrow.population.worker import Worker
 from raygrow.process import Interrupted
-from raygrow.report.figures import decimal
 from raygrow.report.standings import calibration_text, comparison_text
 from raygrow.strategies import STRATEGIES
 
@@ -350,7 +349,7 @@ def test_the_tables_follow_from_what_the_trials_left(whole: Compared) -> None:
     for (data, arm), group in expected.groupby(["data", "arm"]):
         (line,) = [line for line in text.splitlines() if line.split()[:3] == [data, arm, "2/2"]]
         for name in ("test_score", "equal_validation_score"):
-            assert f"{decimal(group[name].mean())} +- {decimal(group[name].std())}" in line
+            assert f"{group[name].mean():.4f} +- {group[name].std():.4f}" in line
         assert f"{group['flops_per_example'].mean():,.0f} +- {group['flops_per_example'].std():,.0f}" in line
 
 
@@ -458,7 +457,7 @@ def test_two_axes_are_printed_as_a_square(whole: Compared) -> None:
             scores = [(arm["test_score"].mean(), arm["test_score"].std()) for arm in arms]
             assert lines[at + i].split() == [
                 strategy,
-                *" ".join(f"{decimal(m)} +- {decimal(s)}" for m, s in scores).split(),
+                *" ".join(f"{m:.4f} +- {s:.4f}" for m, s in scores).split(),
             ]
 
 
