@@ -93,11 +93,16 @@ class Job:
 
     def _waiting(self) -> bool:
         state = self.shown("JobState")
-        assert state in ("PENDING", "CONFIGURING", "RUNNING"), f"{state} before the gate: {self.log()}"
+        assert state not in ("COMPLETED", "FAILED", "CANCELLED"), f"{state} before the gate: {self.log()}"
         return len(list(self.gate.iterdir())) == len(NODES)
 
     def open(self) -> None:
         (self.gate / "open").touch()
+
+    def clear(self) -> None:
+        """As if nobody had come to the gate."""
+        for path in self.gate.iterdir():
+            path.unlink()
 
     def ended(self) -> tuple[str, str]:
         """How it ended, and its exit code as Slurm has it; seen sooner than ``sbatch --wait`` looks again."""
@@ -111,8 +116,10 @@ class Job:
     def log(self) -> str:
         return "".join(path.read_text() for path in sorted(self.lab.shared.glob(f"{self.out.name}-*.log")))
 
-    def events(self) -> list[str]:
-        return [event["type"] for event in events(self.out)]
+    def turns(self) -> list[str]:
+        """What happened to the campaign but its rounds, in the words of its ledger."""
+        told = ("interrupted", "failed", "resumed", "retried", "ended")
+        return [event["type"] for event in events(self.out) if event["type"] in told]
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +130,16 @@ def lab() -> Iterator[SlurmLab]:
     with SlurmLab() as slurm:
         (slurm.shared / "gated_strategy.py").write_text(GATED)
         yield slurm
+
+
+@pytest.fixture(autouse=True)
+def _jobs_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that failed takes no other with it."""
+    yield
+    if "lab" in request.fixturenames:
+        slurm: SlurmLab = request.getfixturevalue("lab")
+        slurm.on("control", "scancel", "--user=root")
+        slurm.until(lambda: not slurm.on("control", "squeue", "-h"), 60, "all jobs have ended")
 
 
 def _config(folder: Path, gate: Path) -> Path:
@@ -176,7 +193,7 @@ def _nothing_is_left(lab: SlurmLab) -> None:
     assert not list(lab.shared.glob(".raygrow-*.token"))
     for node in NODES:
         lab.until(lambda node=node: not lab.processes(node), 30, f"no process is left on {node}")
-        assert lab.on(node, "ls", SCRATCH) == ""
+        assert lab.on(node, "ls", SCRATCH) == "", lab.on(node, "find", SCRATCH)
 
 
 CONNECT = """
@@ -269,49 +286,53 @@ def test_exit_codes_come_back_from_sbatch(lab: SlurmLab) -> None:
         assert words[:4] == ["exec", "--bind", f"{lab.shared},{SCRATCH},{lab.shared}", "raygrow.sif"]
     assert broken.ended() == ("FAILED", "3:0"), broken.log()
     assert "broken on purpose" in broken.log()
-    assert broken.events()[-1] == "failed"
+    assert broken.turns() == ["failed"]
     assert (refused.process.wait(), broken.process.wait()) == (2, 3)
     _nothing_is_left(lab)
 
 
 def test_told_to_stop_it_is_requeued_and_goes_on(lab: SlurmLab, serial: raygrow.Result) -> None:
-    """As before its time is up: the signal of ``#SBATCH --signal``."""
+    """By the signal of ``#SBATCH --signal``. Then it survives the loss of a node in the middle of a round."""
     job = _submit(lab, "stopped")
     job.until_both_wait()
     lab.on("control", "scancel", "--signal=TERM", "--batch", job.id)
-    lab.until(lambda: "interrupted" in job.events(), 60, "the campaign is interrupted")
+    lab.until(lambda: "interrupted" in job.turns(), 60, "the campaign is interrupted")
+    job.clear()
+    job.until_both_wait()
+    lab.kill("n1")
     job.open()
-    assert job.ended() == ("COMPLETED", "0:0"), job.log()
+    try:
+        assert job.ended() == ("COMPLETED", "0:0"), job.log()
+    finally:
+        lab.boot("n1")
     assert job.shown("Restarts") == "1"
-    assert [kind for kind in job.events() if kind in ("interrupted", "resumed", "ended")] == [
-        "interrupted", "resumed", "ended",
-    ]  # fmt: skip
+    assert job.turns() == ["interrupted", "resumed", "retried", "ended"]
     same_outcome(serial.folder, job.out)
     _nothing_is_left(lab)
 
 
-def test_cancelled_it_leaves_all_that_was_done(lab: SlurmLab, serial: raygrow.Result) -> None:
-    """Submitted again with the same folder it goes on, and then survives the loss of a node in the middle of a round."""
-    first = _submit(lab, "cancelled")
-    first.until_both_wait()
-    lab.on("control", "scancel", first.id)
-    assert first.ended()[0] == "CANCELLED"
+def test_cancelled_and_submitted_again_it_goes_on(lab: SlurmLab, serial: raygrow.Result) -> None:
+    """Then it loses its first node, and with it whatever could end the job, and begins again."""
+    cancelled = _submit(lab, "cancelled")
+    cancelled.until_both_wait()
+    lab.on("control", "scancel", cancelled.id)
+    assert cancelled.ended()[0] == "CANCELLED"
     _nothing_is_left(lab)
-    assert first.events()[-1] == "interrupted", first.log()
-    assert json.loads((first.out / "summary.json").read_text())["interrupted"] is True
+    assert cancelled.turns() == ["interrupted"], cancelled.log()
+    assert json.loads((cancelled.out / "summary.json").read_text())["interrupted"] is True
 
-    again = _submit(lab, "cancelled")
-    again.until_both_wait()
-    lab.kill("n1")
-    again.open()
+    # Seconds after which a node takes the first one for lost.
+    job = _submit(lab, "cancelled", RAY_gcs_rpc_server_reconnect_timeout_s="5")
+    job.until_both_wait()
+    lab.kill("n0")
+    job.open()
     try:
-        assert again.ended() == ("COMPLETED", "0:0"), again.log()
+        lab.until(lambda: job.shown("Restarts") == "1", ENDED, "the job is requeued")
     finally:
-        lab.boot("n1")
-    assert [kind for kind in again.events() if kind in ("interrupted", "resumed", "retried", "ended")] == [
-        "interrupted", "resumed", "retried", "ended",
-    ]  # fmt: skip
-    same_outcome(serial.folder, again.out)
+        lab.boot("n0")
+    assert job.ended() == ("COMPLETED", "0:0"), job.log()
+    assert job.turns() == ["interrupted", "resumed", "resumed", "ended"]
+    same_outcome(serial.folder, job.out)
     _nothing_is_left(lab)
 
 
@@ -349,19 +370,3 @@ def test_an_array_runs_every_arm_with_every_seed(lab: SlurmLab) -> None:
         assert list(events(folder))[-1]["type"] == "ended", said
     one, other = (json.loads((lab.shared / "array" / task / "summary.json").read_text()) for task in ("0", "2"))
     assert one["best"]["checkpoint"] != other["best"]["checkpoint"]
-
-
-def test_without_its_first_node_a_job_begins_again(lab: SlurmLab, serial: raygrow.Result) -> None:
-    # Seconds after which a node takes the first one for lost.
-    job = _submit(lab, "headless", RAY_gcs_rpc_server_reconnect_timeout_s="5")
-    job.until_both_wait()
-    lab.kill("n0")
-    job.open()
-    try:
-        lab.until(lambda: job.shown("Restarts") == "1", ENDED, "the job is requeued")
-    finally:
-        lab.boot("n0")
-    assert job.ended() == ("COMPLETED", "0:0"), job.log()
-    assert [kind for kind in job.events() if kind in ("interrupted", "resumed", "ended")] == ["resumed", "ended"]
-    same_outcome(serial.folder, job.out)
-    _nothing_is_left(lab)
