@@ -16,7 +16,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from pydantic import TypeAdapter
 
-from raygrow.comparison_config import is_comparison
+from raygrow.comparison_config import is_comparison, load_comparison
 from raygrow.config import FAMILIES, SECTIONS, fields_of, kind_name, load_plan, resolved, to_yaml
 from raygrow.data import SOURCES
 from raygrow.document import local_pool, parse_assignments, read_document
@@ -86,9 +86,16 @@ def test_an_unknown_kind_is_refused_with_the_list(family: str) -> None:
     kinds = [kind_name(cls) for cls in FAMILIES[family][1]]
     for wrong, close in ((kinds[0] + "x", kinds[0]), ("qqq", None), (5, None), (["mdl"], None), ({"a": 1}, None)):
         part = {"kind": wrong}
-        raw = with_member(**{family: part}) if family in ("strategy", "initializer") else {**DIGITS, family: part}
-        path = f"members.0.{family}" if family in ("strategy", "initializer") else family
-        message = refusal(raw)
+        if family == "baseline":
+            # A campaign has none; a comparison lists them.
+            path = "baselines.0"
+            with pytest.raises(ConfigError, match=r"\S") as caught:
+                load_comparison({"data": {"digits": DIGITS["data"]}, "baselines": [part]})
+            message = str(caught.value)
+        else:
+            raw = with_member(**{family: part}) if family in ("strategy", "initializer") else {**DIGITS, family: part}
+            path = f"members.0.{family}" if family in ("strategy", "initializer") else family
+            message = refusal(raw)
         assert f"`{path}.kind`" in message
         assert repr(wrong) in message
         assert all(kind in message for kind in kinds)
