@@ -44,6 +44,9 @@ MEANS = ("concurrent", "cpus_per_trial", "together")
 """Keys of ``comparison`` that no figure depends on: another session may have others."""
 
 
+CURE = "try again where the machine has room, or name a cluster by `--address`"
+
+
 class ComparisonFolder:
     """DIR of a comparison: its paths and what lies in it."""
 
@@ -157,7 +160,7 @@ def compare(
         progress.note(f"comparison folder: {root}", event="folder", folder=str(root))
         needed = any(trial.data not in missing for trial in pending)
         with signals():
-            end = connect(PoolPlan(), 1, address) if needed else lambda: None
+            end = connect(PoolPlan(), 1, address, CURE) if needed else lambda: None
             try:
                 with locked(root):
                     # Again, now alone: another process may have worked here in the meantime.

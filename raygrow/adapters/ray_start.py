@@ -92,8 +92,13 @@ def ahead(pool: PoolPlan, members: int, address: str | None) -> Iterator[None]:
             _begun, _abandoned = None, _begun
 
 
-def connect(pool: PoolPlan, members: int, address: str | None) -> Callable[[], None]:
+def connect(
+    pool: PoolPlan, members: int, address: str | None, cure: str = "`--pool serial` needs none"
+) -> Callable[[], None]:
     """Connect to the cluster at an address, to the Ray this process has, or to a private one.
+
+    Args:
+        cure: what helps where no private one comes up.
 
     Returns:
         What ends the connection; nothing where it is not ours to end.
@@ -118,7 +123,7 @@ def connect(pool: PoolPlan, members: int, address: str | None) -> Callable[[], N
         return private.end
     except Exception as error:
         if address is None:
-            raise Refused(f"pool: cannot use a local Ray: {last_line(error)}; `--pool serial` needs none") from None
+            raise Refused(f"pool: cannot use a local Ray: {last_line(error)}; {cure}") from None
         raise Refused(f"pool: cannot use the Ray cluster at {address}: {_why_not(error)}") from None
 
 

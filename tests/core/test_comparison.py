@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -576,6 +577,22 @@ def test_what_comes_to_no_end_is_named_and_the_rest_is_done(runs: Callable[..., 
     assert runner.ran == [f"{bug}/diabetes-0"]
     status = pd.read_parquet(tmp_path / "c" / "trials.parquet").set_index(["data", "arm"])["status"]
     assert status[("diabetes", bug)] == "done"
+
+
+def test_without_ray_no_option_is_named_that_is_not_there(
+    runs: Callable[..., Runner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs()
+
+    def no_room(pool: PoolPlan, members: int, address: str | None, cure: str) -> Any:
+        raise Refused(f"no room; {cure}")
+
+    monkeypatch.setattr(raygrow.comparing, "connect", no_room)
+    with pytest.raises(Refused) as refused:
+        compare(TINY, out=tmp_path / "c", quiet=True)
+    options = {option for parameter in main.commands["compare"].params for option in parameter.opts}
+    assert set(re.findall(r"--\w+", str(refused.value))) == {"--address"} <= options
+    assert not (tmp_path / "c").exists()
 
 
 def test_without_any_data_nothing_is_begun(runs: Callable[..., Runner], tmp_path: Path) -> None:
