@@ -318,8 +318,9 @@ def test_cancelled_and_submitted_again_it_goes_on(lab: SlurmLab, serial: raygrow
     lab.on("control", "scancel", cancelled.id)
     assert cancelled.ended()[0] == "CANCELLED"
     _nothing_is_left(lab)
-    assert cancelled.turns() == ["interrupted"], cancelled.log()
-    assert json.loads((cancelled.out / "summary.json").read_text())["interrupted"] is True
+    # Slurm tells raygrow and Ray at once: whether it gets as far as to say so depends on which of them is faster.
+    said = cancelled.turns()
+    assert said in ([], ["interrupted"]), cancelled.log()
 
     # Seconds after which a node takes the first one for lost.
     job = _submit(lab, "cancelled", RAY_gcs_rpc_server_reconnect_timeout_s="5")
@@ -331,7 +332,7 @@ def test_cancelled_and_submitted_again_it_goes_on(lab: SlurmLab, serial: raygrow
     finally:
         lab.boot("n0")
     assert job.ended() == ("COMPLETED", "0:0"), job.log()
-    assert job.turns() == ["interrupted", "resumed", "resumed", "ended"]
+    assert job.turns() == [*said, "resumed", "resumed", "ended"]
     same_outcome(serial.folder, job.out)
     _nothing_is_left(lab)
 
