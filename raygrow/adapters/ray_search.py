@@ -272,11 +272,18 @@ class _Bill(tune.Stopper):  # type: ignore[misc]
         return False
 
 
+def _standing(result: tune.Result) -> tuple[float, float, int]:
+    """By score, as Tune would; then by loss and place, where Tune would go by the order in which results came in."""
+    last: Mapping[str, Any] = result.metrics or {}
+    loss = last["loss"] if math.isfinite(last["loss"]) else math.inf
+    return last["score"], -loss, -int(last["trial_id"].rpartition("_")[2])
+
+
 def _found(
     baseline: AbstractSearch, results: tune.ResultGrid, bill: _Bill, how: _How, repetition: Repetition, seconds: float
 ) -> Found:
     """The winner, with its weights."""
-    winner = results.get_best_result(scope="last")
+    winner = max(results, key=_standing)
     assert winner.metrics is not None and winner.checkpoint is not None
     if not bill.spent:
         raise ConfigError(
