@@ -151,6 +151,11 @@ class RayLab:
     def _logs(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in sorted(self._log.iterdir()))
 
+    def client_logs(self) -> str:
+        """What the servers of clients on the head have said."""
+        logs = Path(f"/proc/{self.nodes[0].pid}/root/tmp/ray").glob("session_2*/logs/ray_client_server*")
+        return "\n".join(f"{path.name}: {path.read_text()[-4000:]}" for path in sorted(logs))
+
     def on_the_head(self, *command: str) -> list[str]:
         """What runs a command there."""
         return ["nsenter", "--target", str(self.nodes[0].pid), "--net", "--pid", "--uts", "--mount", *command]
