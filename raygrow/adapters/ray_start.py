@@ -164,6 +164,12 @@ def _why_not(error: BaseException) -> str:
             f"it runs Ray {its_ray} on Python {its_python}, this process Ray {ray} on Python {python}; use an environment "
             "of the cluster's versions, or submit the campaign to it: `ray job submit -- raygrow run ... --address auto`"
         )
+    # A process that Ray forks among gRPC's threads dies now and then: github.com/ray-project/ray/issues/63202.
+    if "Starting Ray client server failed" in str(error):
+        return (
+            "its head could not start a server for this client, which happens now and then under load; run the same again, "
+            "or start the head with GRPC_ENABLE_FORK_SUPPORT=0 in its environment"
+        )
     return f"{last_line(error)}; is it running, and is the token (RAY_AUTH_MODE, RAY_AUTH_TOKEN) its own?"
 
 

@@ -90,6 +90,8 @@ class RayLab:
         self.environment["RAY_metrics_report_interval_ms"] = "500"
         # A client's server on the head imports what takes long on a machine that has other work.
         self.environment["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "120"
+        # Without this the server of a client dies now and then as it is forked: github.com/ray-project/ray/issues/63202.
+        self.environment["GRPC_ENABLE_FORK_SUPPORT"] = "0"
         self._log = Path(tempfile.mkdtemp(prefix="raygrow-ray-"))
         self._hosts = self._log / "hosts"
         self.nodes: list[Node] = []

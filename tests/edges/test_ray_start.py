@@ -62,7 +62,7 @@ def test_a_refusal_comes_while_ray_is_coming_up_and_is_one_line(tmp_path: Path) 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_cluster_of_other_versions_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_does_not_take_us_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """In Ray's own words for it, which change from version to version, and then in ours."""
     import ray
     from ray._private.utils import check_version_info
@@ -80,6 +80,11 @@ def test_a_cluster_of_other_versions_is_refused_in_one_line(monkeypatch: pytest.
     assert line.startswith("pool: cannot use the Ray cluster at ray://head:10001: it runs Ray 2.40.0 on Python 3.9.1, ")
     assert f"this process Ray {ray.__version__} on Python {platform.python_version()}; " in line
     assert "ray job submit" in line and "\n" not in line
+    # As Ray says that the process it forked for a client died.
+    died = RuntimeError("Starting Ray client server failed. See ray_client_server_23000.err for detailed logs.")
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(died))
+    with pytest.raises(Refused, match="now and then under load; run the same again, or .* GRPC_ENABLE_FORK_SUPPORT=0"):
+        connect(PoolPlan(), 1, "ray://head:10001")
     # Any other failure keeps its reason, and names what usually is wrong.
     monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("connection timeout")))
     with pytest.raises(Refused, match=r"connection timeout; is it running, and is the token \(RAY_AUTH_MODE"):
