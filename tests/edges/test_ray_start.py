@@ -83,7 +83,7 @@ def test_a_cluster_that_does_not_take_us_is_refused_in_one_line(monkeypatch: pyt
     # As Ray says that the process it forked for a client died.
     died = RuntimeError("Starting Ray client server failed. See ray_client_server_23000.err for detailed logs.")
     monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(died))
-    with pytest.raises(Refused, match="now and then under load; run the same again, or .* GRPC_ENABLE_FORK_SUPPORT=0"):
+    with pytest.raises(Refused, match=r"now and then under load; run the same again, or .* GRPC_ENABLE_FORK_SUPPORT=0"):
         connect(PoolPlan(), 1, "ray://head:10001")
     # Any other failure keeps its reason, and names what usually is wrong.
     monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("connection timeout")))
