@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -11,6 +12,11 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ.pop("RAY_ADDRESS", None)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One process for benchmarks: what is timed has the machine to itself."""
+    return 0 if re.search(r"(?<!not )\bbench\b", config.getoption("markexpr")) else None
 
 
 @pytest.fixture(autouse=True)
