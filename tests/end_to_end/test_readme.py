@@ -107,7 +107,7 @@ def test_every_benchmark_says_what_it_measures(
     for module in modules:
         monkeypatch.setattr(sys, "argv", [module, "--help"])
         # What `python -m` runs, but in this process: torch is imported once.
-        with pytest.raises(SystemExit, match="^0$"):
+        with pytest.raises(SystemExit, match=r"^0$"):
             importlib.import_module(module).main()
         assert "--out" in capsys.readouterr().out
 
