@@ -13,7 +13,7 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 # Ray lets its actors step back before everything else, which here are the tests of another process.
-os.environ["RAY_worker_niceness"] = "0"
+os.environ.update(RAY_worker_niceness="0")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
