@@ -41,15 +41,9 @@ from raygrow.population.plan import Facts, NetworkPlan
 
 SHAPES: dict[int, tuple[int, ...]] = {0: (), 1: (2, 12), 2: (2, 8, 8)}
 CASES = [(family, SHAPES[d]) for family in FAMILIES for d in family.dimensions]
-BLOCKS = [(family, shape) for family, shape in CASES if "add_block" in family.moves]
+NAMES = [f"{family.name}{len(shape)}" for family, shape in CASES]
+BLOCKS = [pytest.param(*case, id=name) for case, name in zip(CASES, NAMES, strict=True) if "add_block" in case[0].moves]
 LOSS = LOSSES["classification"]
-
-
-def label(family: AbstractFamily, shape: tuple[int, ...]) -> str:
-    return f"{family.name}{len(shape)}"
-
-
-NAMES = [label(*case) for case in CASES]
 
 
 def examples(shape: tuple[int, ...], n: int = 96, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -179,7 +173,7 @@ def test_moves_of_depth_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.parametrize("initializer", INITIALIZERS, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("norm", ["none", "batch", "layer"])
-@pytest.mark.parametrize(("family", "shape"), BLOCKS, ids=[label(*case) for case in BLOCKS])
+@pytest.mark.parametrize(("family", "shape"), BLOCKS)
 def test_a_block_is_begun_by_every_initializer(
     family: AbstractFamily, shape: tuple[int, ...], norm: str, initializer: type[AbstractInitializer]
 ) -> None:
