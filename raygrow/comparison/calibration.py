@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.stats import binomtest
 
 from raygrow.comparison.curves import is_finished, summary_of
 from raygrow.comparison.plan import ComparisonPlan
@@ -115,7 +114,7 @@ def _rows(cell: tuple[Any, ...], members: Sequence[Watched]) -> list[dict[str, A
     found = []
     for looks in range(1, max(one.rounds for one in members) + 1):
         count = sum(any(round_ <= looks for round_ in one.accepted) for one in members)
-        interval = binomtest(count, len(members)).proportion_ci(CONFIDENCE, method="exact")
+        low, high = exact_interval(count, len(members))
         row = dict(zip(names, cell, strict=True))
         found.append(
             {
@@ -124,16 +123,27 @@ def _rows(cell: tuple[Any, ...], members: Sequence[Watched]) -> list[dict[str, A
                 "campaigns": len(members),
                 "accepted": count,
                 "rate": count / len(members),
-                "low": float(interval.low),
-                "high": float(interval.high),
+                "low": low,
+                "high": high,
                 "guarantee": _guarantee(row, count, len(members)),
             }
         )
     return found
 
 
+def exact_interval(count: int, trials: int) -> tuple[float, float]:
+    """Of a probability, at ``CONFIDENCE`` (Clopper and Pearson 1934)."""
+    # Where it is needed: its import takes a second, and reports of campaigns need none of it.
+    from scipy.stats import binomtest
+
+    found = binomtest(count, trials).proportion_ci(CONFIDENCE, method="exact")
+    return float(found.low), float(found.high)
+
+
 def _guarantee(row: Mapping[str, Any], accepted: int, campaigns: int) -> str | None:
     if row["effect"] > 0 or row["level"] is None:
         return None
+    from scipy.stats import binomtest
+
     chance = binomtest(accepted, campaigns, row["level"], alternative="greater").pvalue
     return "holds" if chance >= ERROR else "broken"

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from scipy.stats import binomtest
-
-from raygrow.comparison.calibration import CONFIDENCE
+from raygrow.comparison.calibration import CONFIDENCE, exact_interval
 from raygrow.report.colours import Colours
 from raygrow.report.drawing import Drawing
 from raygrow.report.figures import count, decimal
@@ -104,8 +102,7 @@ def _pooled(rows: Sequence[Row]) -> tuple[float, float, float]:
     accepted, campaigns = (sum(row[key] for row in rows) for key in ("accepted", "campaigns"))
     if not campaigns:
         return float("nan"), float("nan"), float("nan")
-    interval = binomtest(accepted, campaigns).proportion_ci(CONFIDENCE, method="exact")
-    return accepted / campaigns, float(interval.low), float(interval.high)
+    return accepted / campaigns, *exact_interval(accepted, campaigns)
 
 
 def _chart(

@@ -87,6 +87,14 @@ def test_help_imports_nothing_heavy() -> None:
     assert (done.stdout, done.returncode) == ("light\n", 0), done.stderr
 
 
+def test_a_campaign_imports_no_statistics_library() -> None:
+    """Its report needs one figure of it, and its import alone takes longer than a small campaign."""
+    heavy = {"scipy", "sklearn", "pandas", "matplotlib", "mlflow"}
+    words = f"import sys, raygrow.app, raygrow.report; print(*({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("command", SURFACE)
 def test_every_command_explains_itself_and_its_options(command: str) -> None:
     for option in ("--help", "-h"):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import spearmanr
 
 from raygrow.population.coordinator import Coordinator
 from raygrow.population.ledger import Event
@@ -278,6 +279,10 @@ def test_the_rank_correlation_is_spearmans() -> None:
     assert (
         rank_correlation([1, 2, 3, 4, 5], [10, 20, 40, 30, 50]) == "Spearman's rank correlation 0.90 over 5 candidates."
     )
+    # Ties, against scipy.
+    predicted, gains = [0.5, 0.1, 0.5, 0.2, 0.5, 0.1, 0.9], [1.0, 2.0, 0.0, 2.0, 3.0, 2.0, 1.0]
+    expected = spearmanr(predicted, gains).statistic
+    assert f"correlation {expected:.2f} over" in rank_correlation(predicted, gains)
     assert "too few" in rank_correlation([1, 2], [2, 1])
     assert "too few" in rank_correlation([1, 1, 1], [1, 2, 3])
 
