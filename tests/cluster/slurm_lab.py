@@ -50,7 +50,7 @@ MpiDefault=none
 PropagateResourceLimits=NONE
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait=15
+KillWait=30
 SlurmdTimeout=10
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 GresTypes=gpu
@@ -264,7 +264,8 @@ class SlurmLab:
             if dead or time.monotonic() > limit:
                 why = f"{', '.join(dead)} ended" if dead else f"{seconds:.0f} s were not enough"
                 raise LabDied(f"waiting until {what}: {why}\n{self._last_words()}")
-            time.sleep(0.1)
+            # Each look is a program of Slurm's.
+            time.sleep(0.25)
 
     def _last_words(self) -> str:
         logs = sorted([*self.home.glob("*.log"), *self.home.glob("*.out"), *self.shared.glob("*.log")])

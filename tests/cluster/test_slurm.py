@@ -29,6 +29,9 @@ LAUNCH = ROOT / "cluster" / "slurm"
 ENDED = 240.0
 """Seconds a job may take on a busy machine; a quiet one needs a quarter."""
 
+GIVEN_UP = "RAY_gcs_rpc_server_reconnect_timeout_s"
+"""Seconds after which a node takes the first one for lost."""
+
 GATED = """
 import os, socket, time
 from dataclasses import dataclass
@@ -322,10 +325,11 @@ def test_cancelled_and_submitted_again_it_goes_on(lab: SlurmLab, serial: raygrow
     said = cancelled.turns()
     assert said in ([], ["interrupted"]), cancelled.log()
 
-    # Seconds after which a node takes the first one for lost.
-    job = _submit(lab, "cancelled", RAY_gcs_rpc_server_reconnect_timeout_s="5")
+    job = _submit(lab, "cancelled", **{GIVEN_UP: "5"})
     job.until_both_wait()
     lab.kill("n0")
+    # As the health check of a site does; Slurm itself gives the node up after some half a minute.
+    lab.on("control", "scontrol", "update", "nodename=n0", "state=down", "reason=power")
     job.open()
     try:
         lab.until(lambda: job.shown("Restarts") == "1", ENDED, "the job is requeued")
@@ -338,7 +342,7 @@ def test_cancelled_and_submitted_again_it_goes_on(lab: SlurmLab, serial: raygrow
 
 
 def test_the_short_form_gives_the_same(lab: SlurmLab, serial: raygrow.Result) -> None:
-    job = _submit(lab, "short", script="raygrow-symmetric.sbatch")
+    job = _submit(lab, "short", script="raygrow-symmetric.sbatch", **{GIVEN_UP: "20"})
     job.until_both_wait()
     job.open()
     assert job.ended() == ("COMPLETED", "0:0"), job.log()

