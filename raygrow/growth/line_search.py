@@ -83,7 +83,8 @@ class Searched:
         return [loss if loss < math.inf else math.inf for loss in found]
 
 
-@torch.no_grad()
+# Numbers alone come out of it, and calls are what it takes: less each without autograd's bookkeeping.
+@torch.inference_mode()
 def line_search(search: Searched, deltas: Mapping[str, Tensor], meter: Meter) -> LineSearch:
     """argmin over {0} and 2^-24 .. 2^8 (and on, while it improves) of the loss after adding scale * delta (growth_math 1.4).
 

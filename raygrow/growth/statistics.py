@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from math import prod
 
 import torch
@@ -224,12 +225,16 @@ class Statistics:
 
     Attributes:
         whole: for building.
-        folds: its halves, as views, for cross-fitting.
     """
 
     def __init__(self, whole: Fold, first: int) -> None:
         self.whole = whole
-        self.folds = whole.half(0, first), whole.half(1, first)
+        self._first = first
+
+    @cached_property
+    def folds(self) -> tuple[Fold, Fold]:
+        """Its halves, as views, for cross-fitting."""
+        return self.whole.half(0, self._first), self.whole.half(1, self._first)
 
 
 class Pass:
@@ -290,7 +295,7 @@ class Pass:
 
     def _watch(self, tensors: Iterable[Tensor]) -> None:
         # Both ends, as rows.abs() would be a copy of everything.
-        ends = [end for rows in tensors for end in (rows.amax(), rows.amin())]
+        ends = [end for rows in tensors for end in torch.aminmax(rows)]
         self._check(float(torch.stack(ends).abs().amax()))
 
     def _check(self, peak: float) -> None:
