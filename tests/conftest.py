@@ -21,9 +21,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 0 if re.search(r"(?<!not )\bbench\b", config.getoption("markexpr")) else None
 
 
+LONGEST = ("test_slurm.py", "test_slurm_interrupted.py", "test_slurm_forms.py", "test_tracking_server.py")
+"""Files in the order in which two processes take them and end at about the same time."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slurm takes longer than all else of its marker, and so begins first."""
-    items.sort(key=lambda item: item.path.name != "test_slurm.py")
+    """What takes longer than all else of its marker begins first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True)
