@@ -47,8 +47,6 @@ def test_cancelled_and_submitted_again_it_goes_on(slurm: SlurmLab, alone: raygro
     job = submit(slurm, "cancelled", **{GIVEN_UP: "5"})
     job.until_both_wait()
     slurm.kill("n0")
-    # As the health check of a site does; Slurm itself gives the node up after some half a minute.
-    slurm.on("control", "scontrol", "update", "nodename=n0", "state=down", "reason=power")
     job.open()
     try:
         slurm.until(lambda: job.shown("Restarts") == "1", ENDED, "the job is requeued")
