@@ -20,9 +20,6 @@ LAUNCH = CLUSTER / "slurm"
 ENDED = 240.0
 """Seconds a job may take on a busy machine; a quiet one needs a quarter."""
 
-GIVEN_UP = "RAY_gcs_rpc_server_reconnect_timeout_s"
-"""Seconds after which a node takes the first one for lost."""
-
 GATED = """
 import os, socket, time
 from dataclasses import dataclass

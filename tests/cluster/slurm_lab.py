@@ -50,7 +50,6 @@ MpiDefault=none
 PropagateResourceLimits=NONE
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait=30
 SlurmdTimeout=10
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
 GresTypes=gpu

@@ -10,14 +10,14 @@ import yaml
 import raygrow
 from tests.end_to_end.campaigns import events, same_outcome
 
-from .slurm_jobs import ENDED, GIVEN_UP, LAUNCH, environment, gated, nothing_is_left, submit
+from .slurm_jobs import ENDED, LAUNCH, environment, gated, nothing_is_left, submit
 from .slurm_lab import SlurmLab
 
 pytestmark = pytest.mark.cluster
 
 
 def test_the_short_form_gives_the_same(slurm: SlurmLab, alone: raygrow.Result) -> None:
-    job = submit(slurm, "short", script="raygrow-symmetric.sbatch", **{GIVEN_UP: "20"})
+    job = submit(slurm, "short", script="raygrow-symmetric.sbatch")
     job.until_both_wait()
     job.open()
     assert job.ended() == ("COMPLETED", "0:0"), job.log()

@@ -7,7 +7,7 @@ import pytest
 import raygrow
 from tests.end_to_end.campaigns import same_outcome
 
-from .slurm_jobs import ENDED, GIVEN_UP, nothing_is_left, submit
+from .slurm_jobs import ENDED, nothing_is_left, submit
 from .slurm_lab import SlurmLab
 
 pytestmark = pytest.mark.cluster
@@ -44,7 +44,8 @@ def test_cancelled_and_submitted_again_it_goes_on(slurm: SlurmLab, alone: raygro
     said = cancelled.turns()
     assert said in ([], ["interrupted"]), cancelled.log()
 
-    job = submit(slurm, "cancelled", **{GIVEN_UP: "5"})
+    # Seconds after which a node takes the first one for lost.
+    job = submit(slurm, "cancelled", RAY_gcs_rpc_server_reconnect_timeout_s="5")
     job.until_both_wait()
     slurm.kill("n0")
     job.open()
