@@ -62,6 +62,9 @@ class Rows:
     of the rows. Factors are in float64, except where the ridge is at the noise level: there it bounds the condition
     number by n, and the precision of the rows is enough.
 
+    What is kept may outlive the step that asked for it, so that it is computed outside of inference mode: autograd takes
+    nothing else.
+
     Args:
         matrix: the rows.
         whole: the rows of which these are a half, and where. Whitening is the whole's: it sees no labels, so that halves
@@ -94,15 +97,18 @@ class Rows:
     def gram(self, meter: Meter) -> Tensor:
         """E[b b^T], [p, p]; in the dual b b^T / n, [n, n]. Sums in float64 where p is small enough for it to matter."""
         if self._gram is None:
-            b = self.matrix
-            if self.dual:
-                self._gram = _squared(b.T, meter) / self.n
-            elif self.halves is not None and not self.halves[1].dual:
-                first, second = (half.n / self.n * half.gram(meter) for half in self.halves)
-                self._gram = first + second
-            else:
-                self._gram = _squared(b, meter).to(self._precision) / self.n
+            with torch.inference_mode(False):
+                self._gram = self._squares(meter)
         return self._gram
+
+    def _squares(self, meter: Meter) -> Tensor:
+        b = self.matrix
+        if self.dual:
+            return _squared(b.T, meter) / self.n
+        if self.halves is not None and not self.halves[1].dual:
+            first, second = (half.n / self.n * half.gram(meter) for half in self.halves)
+            return first + second
+        return _squared(b, meter).to(self._precision) / self.n
 
     def factor(self, relative: float, meter: Meter) -> Factor:
         """Of the Gram matrix (or its dual) with the ridge of growth_math 1.6."""
@@ -112,7 +118,8 @@ class Rows:
             gram = self.gram(meter)
             # The trace of b b^T / n and that of E[b b^T] are one number.
             trace = float(gram.diagonal().double().sum())
-            self._factors[key] = meter.factor(gram, ridge_for(trace, self.p, self.n, relative), trace)
+            with torch.inference_mode(False):
+                self._factors[key] = meter.factor(gram, ridge_for(trace, self.p, self.n, relative), trace)
         return self._factors[key]
 
     def coefficients(self, target: Tensor, meter: Meter, relative: float = UPDATE_RIDGE) -> Tensor:
@@ -152,28 +159,31 @@ class Rows:
         return self.matrix.dtype if self.n < ROWS_PER_COLUMN * self.p else torch.float64
 
     def _whitening(self, meter: Meter) -> tuple[Tensor, Tensor, Weigh]:
-        """z, the mean of the rows, and how a direction of z reads the rows."""
         if self._white is None:
-            read = self.matrix[:, :-1]
-            centre = read.mean(0)
-            centred = read - centre
-            columns = max(self.p - 1, 1)
-            # With fewer rows than columns z comes from the eigenpairs of the n x n dual, without a p x p matrix.
-            dual = self.n < columns
-            gram = _squared(centred.T, meter) if dual else _squared(centred, meter).to(self._precision)
-            gram = gram / self.n
-            trace = float(gram.diagonal().double().sum())
-            ridge = ridge_for(trace, columns, self.n, WHITENING_RIDGE)
-            if dual:
-                values, vectors = meter.eigh(gram)
-                keep = values > max(RANK_TOLERANCE * float(values[-1]), torch.finfo(values.dtype).tiny)
-                values, vectors = values[keep], vectors[:, keep]
-                shrunk = (values + ridge).rsqrt()
-                z = vectors * (self.n * values).sqrt() * shrunk
-                spread = vectors * (self.n * values).rsqrt() * shrunk
-                self._white = z, centre, lambda u, bill: bill.mm(centred.T, bill.mm(spread, u))
-            else:
-                factor = meter.factor(gram, ridge, trace)
-                z = meter.apply_root(factor, centred.T).T.contiguous()
-                self._white = z, centre, lambda u, bill: bill.apply_root(factor, u, transposed=True)
+            with torch.inference_mode(False):
+                self._white = self._whiten(meter)
         return self._white
+
+    def _whiten(self, meter: Meter) -> tuple[Tensor, Tensor, Weigh]:
+        """z, the mean of the rows, and how a direction of z reads the rows."""
+        read = self.matrix[:, :-1]
+        centre = read.mean(0)
+        centred = read - centre
+        columns = max(self.p - 1, 1)
+        # With fewer rows than columns z comes from the eigenpairs of the n x n dual, without a p x p matrix.
+        dual = self.n < columns
+        gram = _squared(centred.T, meter) if dual else _squared(centred, meter).to(self._precision)
+        gram = gram / self.n
+        trace = float(gram.diagonal().double().sum())
+        ridge = ridge_for(trace, columns, self.n, WHITENING_RIDGE)
+        if not dual:
+            factor = meter.factor(gram, ridge, trace)
+            z = meter.apply_root(factor, centred.T).T.contiguous()
+            return z, centre, lambda u, bill: bill.apply_root(factor, u, transposed=True)
+        values, vectors = meter.eigh(gram)
+        keep = values > max(RANK_TOLERANCE * float(values[-1]), torch.finfo(values.dtype).tiny)
+        values, vectors = values[keep], vectors[:, keep]
+        shrunk = (values + ridge).rsqrt()
+        z = vectors * (self.n * values).sqrt() * shrunk
+        spread = vectors * (self.n * values).rsqrt() * shrunk
+        return z, centre, lambda u, bill: bill.mm(centred.T, bill.mm(spread, u))

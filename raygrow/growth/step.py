@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,18 @@ from raygrow.growth.statistics import Sample
 from raygrow.growth.sweep import passed
 from raygrow.nn import Extension, Network, graft
 from raygrow.nn.losses import AbstractLoss
+
+
+def unrecorded(network: Network, *, differentiates: bool) -> AbstractContextManager[object]:
+    """The mode that a growth step is computed in: torch's inference mode where nothing in it asks autograd for anything.
+
+    A step of a small network is some three hundred calls of a few microseconds, and autograd's bookkeeping is part of each
+    even where it records nothing. Norms are differentiated by autograd, and on maps arithmetic outweighs the calls.
+
+    Args:
+        differentiates: whether the initializer, or anything else that takes part, may.
+    """
+    return nullcontext() if differentiates or not network.arch.plain else torch.inference_mode()
 
 
 def amplified(extension: Extension, site: Site, search: Searched, meter: Meter) -> tuple[Extension, LineSearch]:
@@ -62,10 +75,11 @@ def grow(
     site = move.place(network.arch)
     if site is None or type(move) not in initializer.supports:
         raise MoveError(f"{move!r}: {type(initializer).__name__} cannot begin the weights of this move")
-    statistics = passed(network, sample, loss, meter).statistics(site.targets, meter)
-    residuals = Residuals(statistics.whole, meter)
-    extension = initializer.begin(residuals, site, (move.units,), generator, meter)[move.units]
     found = LineSearch(1.0, 0.0)
-    if initializer.line_searched:
-        extension, found = amplified(extension, site, Searched(network, *search, loss, meter), meter)
+    with unrecorded(network, differentiates=initializer.differentiates):
+        statistics = passed(network, sample, loss, meter).statistics(site.targets, meter)
+        residuals = Residuals(statistics.whole, meter)
+        extension = initializer.begin(residuals, site, (move.units,), generator, meter)[move.units]
+        if initializer.line_searched:
+            extension, found = amplified(extension, site, Searched(network, *search, loss, meter), meter)
     return Growth(graft(network, move, extension), found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,12 @@ from raygrow.architecture import AbstractMove, Candidate, Prune, Site, Widen, di
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.exact import BUILDERS
 from raygrow.growth.line_search import Searched
-from raygrow.growth.measurements import AbstractMeasurement, Subject, measurement_named
+from raygrow.growth.measurements import Subject, measurement_named
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction, predict
 from raygrow.growth.pruning import prune
 from raygrow.growth.statistics import Sample, Statistics
-from raygrow.growth.step import amplified
+from raygrow.growth.step import amplified, unrecorded
 from raygrow.growth.sweep import passed
 from raygrow.growth.update import update_existing
 from raygrow.nn import Extension, Network
@@ -94,11 +95,20 @@ class Growing:
         self.sample, preparing = worker.samples.of(seed, member.growth.statistics_examples, member.initializer.whitens)
         if task.round == 1:
             meter.add(preparing)
+        self._measures = {name: measurement_named(name)() for name in member.strategy.measures}
+        self._differentiates = member.initializer.differentiates or any(
+            measurement.differentiates for measurement in self._measures.values()
+        )
         loss = worker.data.loss
         rows = worker.data.search.take(torch.arange(min(SEARCH_ROWS, len(worker.data.search))))
-        self.search = Searched(network, rows.x, rows.y, loss, meter)
-        self.passed = passed(network, self.sample, loss, meter)
+        with self.unrecorded():
+            self.search = Searched(network, rows.x, rows.y, loss, meter)
+            self.passed = passed(network, self.sample, loss, meter)
         self._whole: Residuals | None = None
+
+    def unrecorded(self) -> AbstractContextManager[object]:
+        """The mode that its other methods are called in (``step.unrecorded``)."""
+        return unrecorded(self.network, differentiates=self._differentiates)
 
     def update(self) -> None:
         """The dW* step, before the fork: control and candidates alike have it."""
@@ -121,8 +131,7 @@ class Growing:
         for site, move in moves:
             sizes.setdefault(site, []).append(move.units)
         by_site: dict[Site, Mapping[int, Prediction | None]] = {}
-        measurements = {name: measurement_named(name)() for name in self.member.strategy.measures}
-        curved = any(measurement.curved for measurement in measurements.values())
+        curved = any(measurement.curved for measurement in self._measures.values())
         predicted = predicts and not blind
         statistics = self._measure(self._generator("curvature")) if predicted or curved else None
         if predicted and statistics is not None:
@@ -143,9 +152,9 @@ class Growing:
             candidate = Candidate(self.member.name, self.task.round, self.network.arch, move, initializer, 0)
             candidates[candidate.id] = candidate
             predictions[candidate.id] = self._loss_of(move) if predicts and isinstance(move, Prune) else None
-        measured = self._measurements(measurements, moves) if measurements else {}
+        measured = self._measurements(moves) if self._measures else {}
         for move in exact:
-            found = {name: m.unplaced(move, self.network.arch) for name, m in measurements.items()}
+            found = {name: m.unplaced(move, self.network.arch) for name, m in self._measures.items()}
             measured[move] = {name: value for name, value in found.items() if value is not None}
         share: Callable[[str], float] | None = self._residuals().share if predicts else None
         proposals = [
@@ -154,9 +163,7 @@ class Growing:
         ]
         return Proposed(candidates, proposals, predictions)
 
-    def _measurements(
-        self, measurements: Mapping[str, AbstractMeasurement], moves: Sequence[tuple[Site, AbstractMove]]
-    ) -> dict[AbstractMove, dict[str, float]]:
+    def _measurements(self, moves: Sequence[tuple[Site, AbstractMove]]) -> dict[AbstractMove, dict[str, float]]:
         """What the strategy asks to be measured, by move and name; what is undefined or not finite is absent."""
         # Two nodes that stand beside each other are one site, but each has values of its own.
         by_site: dict[tuple[Site, str | None], dict[int, AbstractMove]] = {}
@@ -166,7 +173,7 @@ class Growing:
         for (site, _), sizes in by_site.items():
             seed = self._seed(str(site))
             subject = Subject(site, sizes, self.passed, self._residuals(), self.member.initializer, seed, self.meter)
-            for name, measurement in measurements.items():
+            for name, measurement in self._measures.items():
                 for size, value in measurement.measure(subject).items():
                     if math.isfinite(value):
                         found[sizes[size]][name] = value

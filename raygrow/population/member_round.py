@@ -68,10 +68,11 @@ class MemberRound:
     def _grow(self, head: Checkpoint, network: Network, state: State, trained: int) -> Work:
         """Everything after training; raises FloatingPointError where the network has diverged."""
         growing = Growing(self.worker, self.member, self.task, network, self.meter)
-        growing.update()
-        proposed = growing.propose()
+        with growing.unrecorded():
+            growing.update()
+            proposed = growing.propose()
+            train_metric, search_metric = growing.metrics()
         candidates, proposals, predictions = proposed.candidates, proposed.proposals, proposed.predictions
-        train_metric, search_metric = growing.metrics()
         self.situation = replace(self.situation, train_metric=train_metric, search_metric=search_metric)
         seen = self.member.strategy.observe(head.strategy["state"], proposals, self.situation)
         # One stream a member and round: two members never draw alike, however their seeds are set.
@@ -79,7 +80,8 @@ class MemberRound:
             digest_seed("strategy", self.worker.plan.campaign.seed, self.member.name, self.task.round)
         )
         shortlist = self.member.strategy.shortlist(proposals, self.situation, seen, rng)
-        built = growing.build([candidates[p.id] for p in shortlist])
+        with growing.unrecorded():
+            built = growing.build([candidates[p.id] for p in shortlist])
         probed = [(p, built[p.id]) for p in shortlist if p.id in built]
         forks = [Fork(network, state)]
         for proposal, extension in probed:

@@ -24,6 +24,7 @@ from raygrow.growth.initializers import AbstractInitializer
 from raygrow.growth.measurements import measurement_named
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import derivative, response
+from raygrow.growth.step import unrecorded
 from raygrow.growth.sweep import collect
 from raygrow.nn import Extension, Network, clone, graft
 from raygrow.nn.losses import LOSSES
@@ -153,6 +154,16 @@ class InitializerContract:
             network, found = _measured(activation, task)
             one, two = (graft(network, move, self._extension(found, move)) for _ in range(2))
             assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+    def test_grows_the_same_in_the_mode_of_a_growth_step(self) -> None:
+        for move, activation, task in self._cases():
+            network, found = _measured(activation, task)
+            with unrecorded(network, differentiates=self.subject.differentiates):
+                # Statistics of its own, so that nothing is remembered from outside of the mode.
+                extension = self._extension(_measured.__wrapped__(activation, task)[1], move)
+            one, two = graft(network, move, extension), graft(network, move, self._extension(found, move))
+            assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+            assert not any(parameter.is_inference() for parameter in one.parameters())
 
     def test_smaller_sizes_read_what_larger_ones_read(self) -> None:
         for move, activation, task in self._cases():

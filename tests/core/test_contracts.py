@@ -14,6 +14,7 @@ from raygrow.growth.initializers import INITIALIZERS, AbstractInitializer
 from raygrow.growth.measurements import MEASUREMENTS, AbstractMeasurement, Subject
 from raygrow.growth.meter import Meter
 from raygrow.growth.statistics import Pass, Sample
+from raygrow.growth.step import unrecorded
 from raygrow.nn import clone
 from raygrow.nn.losses import LOSSES
 from raygrow.population.selection import SELECTIONS
@@ -70,6 +71,11 @@ class MeasurementContract:
         sites = list(self._sites(INITIALIZERS[0]()))[: len(SOME_MOVES)]
         shared = self.subject()
         assert [shared.measure(at) for at in sites] == [self.subject().measure(at) for at in sites]
+
+    def test_measures_the_same_in_the_mode_of_a_growth_step(self) -> None:
+        with unrecorded(a_network("tanh"), differentiates=self.subject.differentiates):
+            found = self._measured(INITIALIZERS[0]())
+        assert found == self._measured(INITIALIZERS[0]())
 
     def test_leaves_the_network_as_it_was(self) -> None:
         for at in self._sites(INITIALIZERS[0]()):

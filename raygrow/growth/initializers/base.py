@@ -36,6 +36,8 @@ class AbstractInitializer(ABC):
         whitens: whether it reads whitened rows; those of the input are then prepared once a campaign.
         line_searched: whether its fan-out is scaled by a line search on ``search`` before the probe.
         norms: of the units that it can begin.
+        differentiates: whether it may ask autograd for anything. One that says false begins in torch's inference mode, whose
+            tensors autograd refuses and whose calls cost less.
         taps: of kernels that read its units on a map, those it gives weights to: all, or the centre and a refit of all.
     """
 
@@ -43,6 +45,7 @@ class AbstractInitializer(ABC):
     supports: ClassVar[frozenset[type[AbstractMove]]]
     whitens: ClassVar[bool] = False
     line_searched: ClassVar[bool]
+    differentiates: ClassVar[bool] = True
     taps: ClassVar[Taps] = "all"
     norms: ClassVar[tuple[str, ...]] = NORMS
 

@@ -27,6 +27,7 @@ class GradMax(AbstractInitializer):
 
     supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     line_searched = False
+    differentiates = False
     # Normalised within a layer or group, a fan-in of next to nothing is as large as any other.
     norms = ("none", "batch")
 

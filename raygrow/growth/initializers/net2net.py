@@ -38,6 +38,7 @@ class Net2Net(AbstractInitializer):
 
     supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     line_searched = False
+    differentiates = False
     # A copy computes what its parent does only where nothing normalises it.
     norms = ("none",)
 

@@ -46,6 +46,7 @@ class North(AbstractInitializer):
 
     supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     line_searched = False
+    differentiates = False
 
     kind: Literal["north"] = "north"
     mode: Literal["select", "pre", "weight", "random"] = "select"

@@ -27,6 +27,7 @@ class Orthogonal(AbstractInitializer):
 
     supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     line_searched = False
+    differentiates = False
 
     kind: Literal["orthogonal"] = "orthogonal"
     gain: float = HE

@@ -23,6 +23,7 @@ class RandomInitializer(AbstractInitializer):
 
     supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     line_searched = False
+    differentiates = False
 
     kind: Literal["random"] = "random"
     scale: Literal["he", "existing"] = "he"

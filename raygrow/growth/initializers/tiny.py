@@ -48,6 +48,7 @@ class Tiny(AbstractInitializer):
     supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     whitens = True
     line_searched = True
+    differentiates = False
     taps = "centre"
 
     kind: Literal["tiny"] = "tiny"

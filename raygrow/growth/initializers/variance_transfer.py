@@ -40,6 +40,7 @@ class VarianceTransfer(AbstractInitializer):
 
     supports = frozenset({Widen, AddNode, AddEdge, AddBlock})
     line_searched = False
+    differentiates = False
     # Twins normalised together within a layer or group leave nothing of each other.
     norms = ("none", "batch")
 

@@ -14,6 +14,7 @@ class AddedDepth(AbstractMeasurement):
     """Layers that a move adds to the longest path from input to output: 0 for a wider node, a parallel one or a skip."""
 
     name = "added_depth"
+    differentiates = False
 
     def measure(self, subject: Subject) -> Mapping[int, float]:
         arch = subject.residuals.fold.arch

@@ -117,10 +117,12 @@ class AbstractMeasurement(ABC):
     Attributes:
         name: of those that ship, in ``AbstractStrategy.measures`` and in the ledger; a user's own goes by ``module:Class``.
         curved: whether it reads curvature samples (``Fold.curvature``); they cost one more backward pass.
+        differentiates: whether it may ask autograd for anything, as ``AbstractInitializer.differentiates``.
     """
 
     name: ClassVar[str]
     curved: ClassVar[bool] = False
+    differentiates: ClassVar[bool] = True
 
     @abstractmethod
     def measure(self, subject: Subject) -> Mapping[int, float]:

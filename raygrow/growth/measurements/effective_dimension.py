@@ -25,6 +25,7 @@ class EffectiveDimension(AbstractMeasurement):
     """
 
     name = "effective_dimension"
+    differentiates = False
 
     def measure(self, subject: Subject) -> Mapping[int, float]:
         node, fold = subject.site.node, subject.residuals.fold

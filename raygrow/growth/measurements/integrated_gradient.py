@@ -37,6 +37,7 @@ class IntegratedGradient(AbstractMeasurement):
 
     name = "integrated_gradient"
     curved = True
+    differentiates = False
 
     def measure(self, subject: Subject) -> Mapping[int, float]:
         found: dict[int, float] = {}

@@ -27,6 +27,7 @@ class NaturalExpansion(AbstractMeasurement):
 
     name = "natural_expansion"
     curved = True
+    differentiates = False
 
     def __init__(self) -> None:
         self._fisher: dict[str, Factor] = {}

@@ -24,6 +24,7 @@ class NaturalGradient(AbstractMeasurement):
 
     name = "natural_gradient"
     curved = True
+    differentiates = False
 
     def __init__(self) -> None:
         self._eta: float | None = None

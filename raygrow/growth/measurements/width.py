@@ -13,6 +13,7 @@ class Width(AbstractMeasurement):
     """Units (channels) of the node that a move widens; undefined for others."""
 
     name = "width"
+    differentiates = False
 
     def measure(self, subject: Subject) -> Mapping[int, float]:
         node = subject.site.node
