@@ -81,7 +81,7 @@ class Node:
     @property
     def value_grid(self) -> Grid:
         """Positions of the value."""
-        return tuple(n // self.pool for n in self.grid)
+        return self.grid if self.pool == 1 else tuple(n // self.pool for n in self.grid)
 
     @property
     def linear(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from raygrow.growth.meter import Meter
-from raygrow.growth.rows import WHITENING_RIDGE, Rows, side_by_side
+from raygrow.growth.rows import WHITENING_RIDGE, Rows, cut, side_by_side
 from raygrow.growth.statistics import Fold
 from raygrow.nn import Network
 
@@ -90,7 +90,7 @@ class Residuals:
     def along(self, directions: Tensor, targets: Sequence[str]) -> Tensor:
         """G_perp v for the columns v of [q, m], [n, m]; without G_perp itself where it was not needed yet."""
         total: Tensor | None = None
-        for target, part in zip(targets, torch.split(directions, self._sizes(targets)), strict=True):
+        for target, part in zip(targets, cut(directions, self._sizes(targets), 0), strict=True):
             if target in self._perp:
                 added = self.meter.mm(self._perp[target], part)
             else:

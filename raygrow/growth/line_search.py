@@ -56,7 +56,7 @@ class Searched:
     def before(self) -> float:
         """Mean loss as the network is now."""
         if self._before is None:
-            self._before = float(self.loss.per_example(self.trace.output, self.y).mean(dtype=torch.float64))
+            (self._before,) = self._means(self.trace.output.unsqueeze(0), self.y)
         return self._before
 
     def move(self, node: str, delta: Tensor, meter: Meter) -> None:
@@ -74,13 +74,25 @@ class Searched:
             trace, y = trace.head(examples), y[:examples]
             deltas = {node: delta[:examples] for node, delta in deltas.items()}
         meter.products += self.network.tail_flops(deltas) * len(y) * len(scales)
-        table = torch.tensor(scales, dtype=trace.output.dtype, device=trace.output.device)
         at_once = max(1, ROWS_AT_ONCE // len(y)) if self.network.arch.plain else 1
+        like = trace.output
         found: list[float] = []
-        for part in torch.split(table, at_once):
-            losses = self.loss.per_example(self.network.tail(trace, deltas, part), y)
-            found += losses.mean(1, dtype=torch.float64).tolist()
+        for start in range(0, len(scales), at_once):
+            part = torch.tensor(scales[start : start + at_once], dtype=like.dtype, device=like.device)
+            outputs = self.network.tail(trace, deltas, part)
+            if self._before is None and examples is None:
+                # Once, beside others: a pass of its own takes as many calls as this one.
+                outputs = torch.cat([like.unsqueeze(0), outputs])
+                self._before, *means = self._means(outputs, y)
+            else:
+                means = self._means(outputs, y)
+            found += means
         return [loss if loss < math.inf else math.inf for loss in found]
+
+    def _means(self, outputs: Tensor, y: Tensor) -> list[float]:
+        """Mean loss of each of several outputs, [g, n, outputs]."""
+        found: list[float] = self.loss.per_example(outputs, y).mean(1, dtype=torch.float64).tolist()
+        return found
 
 
 # Numbers alone come out of it, and calls are what it takes: less each without autograd's bookkeeping.
@@ -95,18 +107,17 @@ def line_search(search: Searched, deltas: Mapping[str, Tensor], meter: Meter) ->
     Args:
         deltas: additions to pre-activations by node, [n, size].
     """
-    before = search.before
     scouts = SCOUTS if search.network.arch.plain else MAP_SCOUTS
     if len(search.y) > 2 * scouts:
         guess, _ = _least(COARSE, search.losses(COARSE, deltas, meter, scouts))
         beside = (guess / 2, guess, guess * 2)
         found = _least(beside, search.losses(beside, deltas, meter))
-        if found[1] < before:
-            return _walk(search, deltas, found, guess, before, meter)
+        if found[1] < search.before:
+            return _walk(search, deltas, found, guess, meter)
     coarse = _least(COARSE, search.losses(COARSE, deltas, meter))
     finer = _least(around := (coarse[0] / 2, coarse[0] * 2), search.losses(around, deltas, meter))
     found = finer if finer[1] < coarse[1] else coarse
-    return _walk(search, deltas, found, found[0], before, meter)
+    return _walk(search, deltas, found, found[0], meter)
 
 
 def _walk(
@@ -114,7 +125,6 @@ def _walk(
     deltas: Mapping[str, Tensor],
     found: tuple[float, float],
     guess: float,
-    before: float,
     meter: Meter,
 ) -> LineSearch:
     """Go on by powers of 2 while the loss falls: away from the guess, or beyond the grid."""
@@ -125,7 +135,7 @@ def _walk(
         if not further < best:
             break
         scale, best = factor * scale, further
-    return LineSearch(scale, before - best) if best < before else LineSearch(0.0, 0.0)
+    return LineSearch(scale, search.before - best) if best < search.before else LineSearch(0.0, 0.0)
 
 
 def _least(scales: tuple[float, ...], losses: list[float]) -> tuple[float, float]:

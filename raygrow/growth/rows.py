@@ -43,6 +43,11 @@ def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 
 
+def cut(matrix: Tensor, sizes: Sequence[int], dim: int) -> Sequence[Tensor]:
+    """The parts of these sizes, as views; a single one is the matrix itself."""
+    return (matrix,) if len(sizes) == 1 else torch.split(matrix, list(sizes), dim)
+
+
 def _squared(b: Tensor, meter: Meter) -> Tensor:
     """b^T b, by halves of the columns where they are many: a product of the whole would compute both triangles."""
     p = b.shape[1]

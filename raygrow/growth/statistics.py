@@ -96,7 +96,7 @@ class Sample:
         return self._shaped
 
     def __len__(self) -> int:
-        return len(self.x)
+        return self.x.shape[0]
 
 
 class AbstractMaps(ABC):
@@ -142,7 +142,7 @@ class Fold:
         self.cluster = cluster
 
     def __len__(self) -> int:
-        return len(next(iter(self.values.values())))
+        return next(iter(self.values.values())).shape[0]
 
     @property
     def arch(self) -> Architecture:

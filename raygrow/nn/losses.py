@@ -67,7 +67,7 @@ class CrossEntropy(AbstractLoss):
             return output.logsumexp(-1) - output.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
         # Over rows: few classes make reductions along the last dimension several times slower.
         chances = torch.log_softmax(output.transpose(-1, -2), -2)
-        return -chances.gather(-2, labels.unsqueeze(-2)).squeeze(-2)
+        return chances.gather(-2, labels.unsqueeze(-2)).squeeze(-2).neg_()
 
     def mean(self, output: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(output, y)

@@ -110,10 +110,13 @@ class Network(nn.Module):
             "gains": {node.name: full((node.size,), 1.0) for node in normed},
             "shifts": {node.name: full((node.size,)) for node in normed},
         }
-        self.weights, self.biases, self.gains, self.shifts = (nn.ParameterDict(group) for group in groups.values())
+        self.weights, self.biases = nn.ParameterDict(groups["weights"]), nn.ParameterDict(groups["biases"])
+        if normed:
+            self.gains, self.shifts = nn.ParameterDict(groups["gains"]), nn.ParameterDict(groups["shifts"])
         # The parameters by their names in ``state_dict``: asking the module for them costs more than copying them.
         self.named = {f"{kind}.{key}": p for kind, group in groups.items() for key, p in group.items()}
-        self.running = nn.Module()
+        if any(node.norm == "batch" for node in normed):
+            self.running = nn.Module()
         for node in normed:
             if node.norm == "batch":
                 self.running.register_buffer(f"{node.name}_mean", torch.zeros(node.size, dtype=dtype))
@@ -123,7 +126,7 @@ class Network(nn.Module):
     def _lay_out(self) -> None:
         """The walk is laid out once: a forward pass of a tiny network is bound by Python, not by arithmetic."""
         arch = self.arch
-        self.moments = {f"running.{name}": buffer for name, buffer in self.running.named_buffers()}
+        self.moments = dict(self.named_buffers())
         self._grid = arch.by_name[INPUT].grid
         edges = {(e.source, e.target): e for e in arch.edges}
         self.steps: list[Step] = []

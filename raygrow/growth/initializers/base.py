@@ -23,6 +23,7 @@ from raygrow.errors import MoveError
 from raygrow.growth.bottleneck import Residuals
 from raygrow.growth.meter import Meter
 from raygrow.growth.refit import refitted
+from raygrow.growth.rows import cut
 from raygrow.growth.unrolled import Taps, unroll
 from raygrow.nn import Extension, bias_name, weight_name
 from raygrow.nn.activations import FUNCTIONS
@@ -129,14 +130,13 @@ def like_of(residuals: Residuals, site: Site) -> Tensor:
 
 def split_fan_in(site: Site, residuals: Residuals, alpha: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Cut fan-in rows [k, p2], the bias last, into one block a source and the bias."""
-    widths = [width_of(residuals, source) for source in site.sources]
-    blocks = torch.split(alpha[:, :-1], widths, dim=1)
+    blocks = cut(alpha[:, :-1], [width_of(residuals, source) for source in site.sources], 1)
     return dict(zip(site.sources, blocks, strict=True)), alpha[:, -1]
 
 
 def split_fan_out(site: Site, residuals: Residuals, omega: Tensor) -> dict[str, Tensor]:
     """Cut fan-out columns [q, k], the targets one below the other, into one block a target."""
-    blocks = torch.split(omega, [width_of(residuals, target) for target in site.targets])
+    blocks = cut(omega, [width_of(residuals, target) for target in site.targets], 0)
     return dict(zip(site.targets, blocks, strict=True))
 
 

@@ -131,7 +131,9 @@ def _linear_directions(residuals: Residuals, site: Site, most: int, generator: t
     # In a half of the examples faint ones would be a linear map learned from noise, nearly the same from either half, and
     # predictions would stand out where there is nothing to find.
     faint = [i for i, s in enumerate(size) if s > FAINT * noise[i] and s > 0 and rows.whole is None and i not in clear]
-    return found.read[:, clear + faint].T
+    wanted = clear + faint
+    # They are sorted, so that it is nearly always the first ones: a view then.
+    return (found.read[:, : len(wanted)] if wanted == [*range(len(wanted))] else found.read[:, wanted]).T
 
 
 def _rms(columns: Tensor) -> Tensor:
@@ -163,12 +165,12 @@ def _signed(before: Tensor, residuals: Residuals, site: Site, meter: Meter) -> t
     """The sign of each unit under which it follows the residual more closely, [k], and its values, [n, k] (1.3)."""
     assert site.activation is not None
     function = FUNCTIONS[site.activation]
-    hidden = function(before)
     if ACTIVATIONS[site.activation].odd:
-        return torch.ones_like(before[0]), hidden
-    both = torch.cat([hidden, function(-before)], 1)
+        return torch.ones_like(before[0]), function(before)
+    both = function(torch.cat([before, -before], 1))
     centred = both - both.mean(0)
     followed = side_by_side([residuals.cross(centred, target) for target in site.targets])
     plain, flipped = (followed.square().sum(1) / centred.square().sum(0).clamp_min(1e-12)).view(2, -1)
     flip = flipped > plain
-    return torch.where(flip, -1.0, 1.0).to(before), torch.where(flip, both[:, hidden.shape[1] :], hidden)
+    as_is, mirrored = both.tensor_split(2, 1)
+    return torch.where(flip, -1.0, 1.0).to(before), torch.where(flip, mirrored, as_is)
