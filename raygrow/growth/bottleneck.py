@@ -84,8 +84,8 @@ class Residuals:
         """
         g = self.fold.gradients[target]
         if target in self._perp or g.shape[1] <= left.shape[1]:
-            return self.meter.mm(left.T, self.perp_of(target)) / len(g)
-        return self.meter.mm(self.regression(target).free(left, self.meter).T, g) / len(g)
+            return self.meter.mm(left.T, self.perp_of(target)) / g.shape[0]
+        return self.meter.mm(self.regression(target).free(left, self.meter).T, g) / g.shape[0]
 
     def along(self, directions: Tensor, targets: Sequence[str]) -> Tensor:
         """G_perp v for the columns v of [q, m], [n, m]; without G_perp itself where it was not needed yet."""

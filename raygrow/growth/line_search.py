@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raygrow.architecture import forward_flops
 from raygrow.growth.meter import Meter
 from raygrow.nn import Network
 from raygrow.nn.losses import AbstractLoss
@@ -49,7 +48,7 @@ class Searched:
         self.network, self.y, self.loss = network, y, loss
         with torch.no_grad():
             self.trace = network.trace(x)
-        meter.products += len(x) * forward_flops(network.arch)
+        meter.products += x.shape[0] * network.flops
         self._before: float | None = None
 
     @property
@@ -73,8 +72,9 @@ class Searched:
         if examples is not None and examples < len(y):
             trace, y = trace.head(examples), y[:examples]
             deltas = {node: delta[:examples] for node, delta in deltas.items()}
-        meter.products += self.network.tail_flops(deltas) * len(y) * len(scales)
-        at_once = max(1, ROWS_AT_ONCE // len(y)) if self.network.arch.plain else 1
+        n = y.shape[0]
+        meter.products += self.network.tail_flops(deltas) * n * len(scales)
+        at_once = max(1, ROWS_AT_ONCE // n) if self.network.arch.plain else 1
         like = trace.output
         found: list[float] = []
         for start in range(0, len(scales), at_once):

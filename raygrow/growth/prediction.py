@@ -78,7 +78,7 @@ def fed(extension: Extension, site: Site, hidden: Tensor, meter: Meter) -> dict[
 
 def _read(values: Tensor, reading: AbstractReading, weight: Tensor, meter: Meter, bias: Tensor | None = None) -> Tensor:
     grid = tuple(values.shape[2:])
-    meter.products += reading.flops(values.shape[1], grid, len(weight)) * len(values)
+    meter.products += reading.flops(values.shape[1], grid, weight.shape[0]) * values.shape[0]
     return map_of(reading, grid).read(values, weight.to(values), None if bias is None else bias.to(values))
 
 

@@ -23,7 +23,6 @@ from raygrow.architecture import (
     Grid,
     Linear,
     digest_seed,
-    forward_flops,
 )
 from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.meter import Meter
@@ -250,7 +249,7 @@ class Pass:
         self.network, self.sample, self.loss = network, sample, loss
         with torch.no_grad():
             self.trace = network.trace(sample.x)
-        meter.products += len(sample) * forward_flops(network.arch)
+        meter.products += len(sample) * network.flops
         self._large = False
         self._rows: RowsTable = {(INPUT,): sample.rows}
         self._check(sample.peak)

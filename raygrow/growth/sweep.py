@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from raygrow.architecture import INPUT, Grid, Pooled, forward_flops
+from raygrow.architecture import INPUT, Grid, Pooled
 from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.meter import Meter
 from raygrow.growth.rows import ROWS_PER_COLUMN, Rows
@@ -91,7 +91,7 @@ class MapPass(Pass, AbstractMaps):
     def _chunks(self) -> Iterator[tuple[slice, Trace]]:
         """The forward pass, chunk by chunk."""
         n = len(self.sample)
-        self._meter.products += n * forward_flops(self.network.arch)
+        self._meter.products += n * self.network.flops
         grid = self.network.arch.by_name[INPUT].grid
         x = self.sample.shaped(grid) if grid else self.sample.x
         for start in range(0, n, CHUNK):

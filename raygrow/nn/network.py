@@ -92,6 +92,7 @@ class Network(nn.Module):
         named: the parameters, by their names in ``state_dict``.
         moments: the running moments of batch norm, likewise.
         steps: the nodes but the input, in topological order.
+        flops: per example of a forward pass.
     """
 
     def __init__(self, arch: Architecture, dtype: torch.dtype = torch.float32) -> None:
@@ -146,6 +147,8 @@ class Network(nn.Module):
                 *(self.moments.get(moment) for moment in moment_names(name)),
             )
             self.steps.append(Step(name, reads, self.named[bias_name(name)], layer, layer.function))
+        self.flops = sum(read.flops for step in self.steps for read in step.reads)
+        self._tails: dict[frozenset[str], int] = {}
 
     def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> Network:
         """Moved to another device: buffers are new tensors then."""
@@ -210,7 +213,7 @@ class Network(nn.Module):
             [g, n, outputs]. Only the nodes downstream of a delta are computed again.
         """
         change: dict[str, Tensor] = {}
-        moved: Tensor = trace.output.unsqueeze(0)
+        moved: Tensor | None = None
         for name, reads, _, _, function in self.steps:
             touched = [read for read in reads if read.source in change]
             if name not in deltas and not touched:
@@ -229,7 +232,7 @@ class Network(nn.Module):
                 moved = total
             else:
                 change[name] = function(total).sub_(trace.values[name])
-        return moved.expand(len(scales), -1, -1)
+        return trace.output.expand(scales.shape[0], -1, -1) if moved is None else moved
 
     def moved(self, trace: Trace, deltas: Mapping[str, Tensor]) -> Trace:
         """The forward pass after adding deltas to pre-activations: only nodes downstream of one are computed again.
@@ -254,11 +257,13 @@ class Network(nn.Module):
 
     def tail_flops(self, deltas: Mapping[str, Tensor]) -> int:
         """FLOPs per example and scale of ``tail``."""
-        changed: set[str] = set()
-        flops = 0
-        for name, reads, *_ in self.steps:
-            touched = [read for read in reads if read.source in changed]
-            if name in deltas or touched:
-                changed.add(name)
-                flops += sum(read.flops for read in touched)
-        return flops
+        key = frozenset(deltas)
+        if key not in self._tails:
+            changed: set[str] = set()
+            self._tails[key] = 0
+            for name, reads, *_ in self.steps:
+                touched = [read for read in reads if read.source in changed]
+                if name in deltas or touched:
+                    changed.add(name)
+                    self._tails[key] += sum(read.flops for read in touched)
+        return self._tails[key]

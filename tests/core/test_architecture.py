@@ -105,7 +105,7 @@ def test_costs_are_those_torch_counts(arch: Architecture) -> None:
     x = torch.randn(n, arch.size(INPUT))
     parameters = list(network.parameters())
     assert params(arch) == sum(p.numel() for p in parameters)
-    assert counted(lambda: network(x)) == n * forward_flops(arch)
+    assert counted(lambda: network(x)) == n * forward_flops(arch) == n * network.flops
     output = network(x).sum()
     assert counted(lambda: torch.autograd.grad(output, parameters)) == n * backward_flops(arch)
     assert counted(lambda: torch.autograd.grad(network(x).sum(), parameters)) == n * training_flops(arch)

@@ -96,7 +96,7 @@ def test_costs_of_what_a_family_grows_are_those_torch_counts(family: AbstractFam
         x = torch.randn(4, prod(shape) if shape else 5)
         with FlopCounterMode(display=False) as counter:
             output = network(x)
-        assert counter.get_total_flops() == 4 * forward_flops(arch)
+        assert counter.get_total_flops() == 4 * forward_flops(arch) == 4 * network.flops
         with FlopCounterMode(display=False) as counter:
             torch.autograd.grad(output.sum(), list(network.parameters()), allow_unused=True)
         assert counter.get_total_flops() == 4 * backward_flops(arch)
