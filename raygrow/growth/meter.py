@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NARROW = 16
-"""Matrices of fewer columns than this are narrow."""
+from raygrow.nn.maps import NARROW
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,6 @@ class Meter:
     def mm(self, a: Tensor, b: Tensor) -> Tensor:
         """``a @ b`` for matrices."""
         self.products += 2 * a.shape[0] * a.shape[1] * b.shape[1]
-        # With few columns on the right, BLAS is two to four times as fast at the transposed product.
         return (b.T @ a.T).T if b.shape[1] < NARROW else a @ b
 
     def factor(self, spd: Tensor, ridge: float, trace: float | None = None) -> Factor:
