@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from raygrow.architecture import (
     ACTIVATIONS,
     INPUT,
+    LINEAR,
     OUTPUT,
     AbstractMove,
     AddEdge,
@@ -50,6 +51,7 @@ from raygrow.nn import (
 )
 from raygrow.nn.activations import FUNCTIONS
 from raygrow.nn.losses import LOSSES, CrossEntropy
+from raygrow.nn.maps import map_of
 from raygrow.testing import SOME_MOVES, a_network, some_examples
 from raygrow.training import Examples, Fork, example_order, fit
 
@@ -126,6 +128,20 @@ def test_facts_of_activations(name: str) -> None:
 
 def test_facts_and_functions_name_the_same_activations() -> None:
     assert list(FUNCTIONS) == list(ACTIVATIONS)
+
+
+def test_reading_without_a_graph_gives_what_a_graph_gives() -> None:
+    generator = torch.Generator().manual_seed(0)
+    read = map_of(LINEAR, ()).read
+    for outputs, shape, biased in itertools.product(range(1, 20), ((7, 5), (3, 7, 5)), (False, True)):
+        values, weight = (torch.randn(s, generator=generator, dtype=torch.float64) for s in (shape, (outputs, 5)))
+        bias = torch.randn(outputs, generator=generator, dtype=torch.float64) if biased else None
+        inputs = [values.clone(), weight.clone(), None if bias is None else bias.clone()]
+        with torch.no_grad():
+            found = read(values, weight, bias)
+        torch.testing.assert_close(found, read(values.requires_grad_(), weight, bias).detach(), rtol=1e-12, atol=1e-12)
+        for before, after in zip(inputs, (values, weight, bias), strict=True):
+            assert before is after is None or torch.equal(before, after.detach())
 
 
 def test_a_network_starts_at_zero_and_predicts_zero() -> None:
