@@ -83,7 +83,8 @@ class _LinearMap(AbstractMap):
     def read(self, values: Tensor, weight: Tensor | None, bias: Tensor | None = None) -> Tensor:
         assert weight is not None
         # In a graph the calls of the other way would be nodes of it.
-        if weight.shape[0] >= NARROW or values.device.type != "cpu" or torch.is_grad_enabled():
+        recorded = torch.is_grad_enabled() and (weight.requires_grad or values.requires_grad)
+        if recorded or weight.shape[0] >= NARROW or values.device.type != "cpu":
             return F.linear(values, weight, bias)
         found = torch.mm(weight, values.flatten(0, -2).t()).t()
         if bias is not None:
