@@ -156,11 +156,12 @@ class InitializerContract:
             assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
     def test_grows_the_same_in_the_mode_of_a_growth_step(self) -> None:
+        # Statistics of its own, so that nothing is remembered from outside of the mode.
+        measured = cache(_measured.__wrapped__)
         for move, activation, task in self._cases():
             network, found = _measured(activation, task)
             with unrecorded(network, differentiates=self.subject.differentiates):
-                # Statistics of its own, so that nothing is remembered from outside of the mode.
-                extension = self._extension(_measured.__wrapped__(activation, task)[1], move)
+                extension = self._extension(measured(activation, task)[1], move)
             one, two = graft(network, move, extension), graft(network, move, self._extension(found, move))
             assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
             assert not any(parameter.is_inference() for parameter in one.parameters())
