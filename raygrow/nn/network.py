@@ -116,12 +116,11 @@ class Network(nn.Module):
             self.gains, self.shifts = nn.ParameterDict(groups["gains"]), nn.ParameterDict(groups["shifts"])
         # The parameters by their names in ``state_dict``: asking the module for them costs more than copying them.
         self.named = {f"{kind}.{key}": p for kind, group in groups.items() for key, p in group.items()}
-        if any(node.norm == "batch" for node in normed):
+        if batched := [node for node in normed if node.norm == "batch"]:
             self.running = nn.Module()
-        for node in normed:
-            if node.norm == "batch":
-                self.running.register_buffer(f"{node.name}_mean", torch.zeros(node.size, dtype=dtype))
-                self.running.register_buffer(f"{node.name}_variance", torch.ones(node.size, dtype=dtype))
+        for node in batched:
+            self.running.register_buffer(f"{node.name}_mean", torch.zeros(node.size, dtype=dtype))
+            self.running.register_buffer(f"{node.name}_variance", torch.ones(node.size, dtype=dtype))
         self._lay_out()
 
     def _lay_out(self) -> None:

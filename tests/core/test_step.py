@@ -32,7 +32,7 @@ def step(initializer: AbstractInitializer, sample: Sample) -> Growth:
 
 @pytest.mark.parametrize("first", INITIALIZERS, ids=lambda cls: cls.__name__)
 def test_a_sample_serves_every_initializer_after_any_other(first: type[AbstractInitializer]) -> None:
-    """What a sample keeps is not of the mode that asked for it: autograd takes no tensor of inference mode."""
+    """What one left solved in a sample is what the next would have found, and what is grown can be trained."""
     examples = some_examples("classification")
     for second in INITIALIZERS:
         sample = Sample(*examples)
@@ -74,6 +74,7 @@ class OneAscent(AbstractInitializer):
 
 
 def test_an_initializer_that_says_nothing_may_ask_autograd() -> None:
+    """Also of what a step in inference mode left in the sample: autograd takes no tensor of that mode."""
     sample = Sample(*some_examples("classification"))
     step(Tiny(), sample)
     grown = step(OneAscent(), sample)
