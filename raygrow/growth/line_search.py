@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from raygrow.growth.meter import Meter
-from raygrow.nn import Network
+from raygrow.nn import Network, Trace
 from raygrow.nn.losses import AbstractLoss
 
 COARSE = tuple(4.0**e for e in range(-12, 5))
 
 SCOUTS, MAP_SCOUTS = 64, 32
 """Examples that find the order of magnitude, of vectors and of maps; all of them then decide."""
+
+NOTICEABLE = 1e-4
+"""Share of the loss: what changes it by less, on average over examples and whatever the sign, cannot lower it by more."""
+
+CERTAIN = 3.0
+"""Standard errors."""
 
 ROWS_AT_ONCE = 2048
 """Examples times scales of vectors in one pass; of maps one scale at a time. What is much larger than the cache takes several
@@ -55,7 +61,7 @@ class Searched:
     def before(self) -> float:
         """Mean loss as the network is now."""
         if self._before is None:
-            (self._before,) = self._means(self.trace.output.unsqueeze(0), self.y)
+            self._before = float(self.loss.per_example(self.trace.output, self.y).mean(dtype=torch.float64))
         return self._before
 
     def move(self, node: str, delta: Tensor, meter: Meter) -> None:
@@ -64,35 +70,54 @@ class Searched:
         self.trace = self.network.moved(self.trace, {node: delta})
         self._before = None
 
-    def losses(
-        self, scales: tuple[float, ...], deltas: Mapping[str, Tensor], meter: Meter, examples: int | None = None
-    ) -> list[float]:
-        """Mean loss after adding each scale times the deltas, on the first ``examples``; infinite where it overflows."""
-        trace, y = self.trace, self.y
-        if examples is not None and examples < len(y):
-            trace, y = trace.head(examples), y[:examples]
-            deltas = {node: delta[:examples] for node, delta in deltas.items()}
+    def losses(self, scales: tuple[float, ...], deltas: Mapping[str, Tensor], meter: Meter) -> list[float]:
+        """Mean loss after adding each scale times the deltas; infinite where it overflows."""
+        beside = self._before is None
+        rows = self._rows(self.trace, self.y, scales, deltas, meter, beside=beside)
+        found: list[float] = rows.mean(1, dtype=torch.float64).tolist()
+        if beside:
+            # Once, beside others: a pass of its own takes as many calls as this one.
+            self._before = found.pop(0)
+        return [loss if loss < math.inf else math.inf for loss in found]
+
+    def scouted(
+        self, scales: tuple[float, ...], deltas: Mapping[str, Tensor], meter: Meter, examples: int
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of each of the first ``examples``, [m], and its change by each scale times the deltas, [scales, m]."""
+        if examples >= len(self.y):
+            rows = self._rows(self.trace, self.y, scales, deltas, meter, beside=True)
+        else:
+            some = {node: delta[:examples] for node, delta in deltas.items()}
+            rows = self._rows(self.trace.head(examples), self.y[:examples], scales, some, meter, beside=True)
+        return rows[0], rows[1:] - rows[0]
+
+    def _rows(
+        self,
+        trace: Trace,
+        y: Tensor,
+        scales: tuple[float, ...],
+        deltas: Mapping[str, Tensor],
+        meter: Meter,
+        *,
+        beside: bool,
+    ) -> Tensor:
+        """Loss of every example after adding each scale times the deltas, [scales, n].
+
+        Args:
+            beside: put that of the network as it is before them.
+        """
         n = y.shape[0]
         meter.products += self.network.tail_flops(deltas) * n * len(scales)
         at_once = max(1, ROWS_AT_ONCE // n) if self.network.arch.plain else 1
         like = trace.output
-        found: list[float] = []
+        found: list[Tensor] = []
         for start in range(0, len(scales), at_once):
             part = torch.tensor(scales[start : start + at_once], dtype=like.dtype, device=like.device)
             outputs = self.network.tail(trace, deltas, part)
-            if self._before is None and examples is None:
-                # Once, beside others: a pass of its own takes as many calls as this one.
+            if beside and start == 0:
                 outputs = torch.cat([like.unsqueeze(0), outputs])
-                self._before, *means = self._means(outputs, y)
-            else:
-                means = self._means(outputs, y)
-            found += means
-        return [loss if loss < math.inf else math.inf for loss in found]
-
-    def _means(self, outputs: Tensor, y: Tensor) -> list[float]:
-        """Mean loss of each of several outputs, [g, n, outputs]."""
-        found: list[float] = self.loss.per_example(outputs, y).mean(1, dtype=torch.float64).tolist()
-        return found
+            found.append(self.loss.per_example(outputs, y))
+        return found[0] if len(found) == 1 else torch.cat(found)
 
 
 # Numbers alone come out of it, and calls are what it takes: less each without autograd's bookkeeping.
@@ -100,44 +125,46 @@ class Searched:
 def line_search(search: Searched, deltas: Mapping[str, Tensor], meter: Meter) -> LineSearch:
     """argmin over {0} and 2^-24 .. 2^8 (and on, while it improves) of the loss after adding scale * delta (growth_math 1.4).
 
-    A few examples try the powers of 4 and find the order of magnitude. All of them then compare that power and the powers of
-    2 beside it, and walk on while the loss falls: the same answer as the whole grid where the loss has one minimum along the
-    ray. Where nothing beside the first guess lowers the loss, all examples try the whole coarse grid.
+    A few examples try the powers of 4. Where they see the loss fall, all of them compare that power and the powers of 2 beside
+    it; otherwise, and where that did not lower it, they compare the powers of 4 that could (``_possible``). From the best they
+    walk on by powers of 2 while the loss falls: the same answer as the whole grid where the loss has one minimum along the ray.
 
     Args:
         deltas: additions to pre-activations by node, [n, size].
     """
     scouts = SCOUTS if search.network.arch.plain else MAP_SCOUTS
-    if len(search.y) > 2 * scouts:
-        guess, _ = _least(COARSE, search.losses(COARSE, deltas, meter, scouts))
-        beside = (guess / 2, guess, guess * 2)
-        found = _least(beside, search.losses(beside, deltas, meter))
-        if found[1] < search.before:
-            return _walk(search, deltas, found, guess, meter)
-    coarse = _least(COARSE, search.losses(COARSE, deltas, meter))
-    finer = _least(around := (coarse[0] / 2, coarse[0] * 2), search.losses(around, deltas, meter))
-    found = finer if finer[1] < coarse[1] else coarse
-    return _walk(search, deltas, found, found[0], meter)
+    losses, changes = search.scouted(COARSE, deltas, meter, scouts)
+    tried: dict[float, float] = {}
+
+    def compare(scales: Iterable[float]) -> float:
+        """Of all that was tried the scale with the least loss, after trying these."""
+        fresh = tuple(scale for scale in scales if scale not in tried)
+        tried.update(zip(fresh, search.losses(fresh, deltas, meter), strict=True))
+        return min(tried, key=tried.__getitem__)
+
+    guess = _promising(losses, changes)
+    best = 0.0 if guess is None else compare((guess / 2, guess, guess * 2))
+    if guess is None or not tried[best] < search.before:
+        best = compare(_possible(losses, changes) or COARSE)
+    while tried[best] < search.before and not {best / 2, best * 2} <= tried.keys():
+        best = compare((best / 2, best * 2))
+    drop = search.before - tried[best]
+    return LineSearch(best, drop) if drop > 0 else LineSearch(0.0, 0.0)
 
 
-def _walk(
-    search: Searched,
-    deltas: Mapping[str, Tensor],
-    found: tuple[float, float],
-    guess: float,
-    meter: Meter,
-) -> LineSearch:
-    """Go on by powers of 2 while the loss falls: away from the guess, or beyond the grid."""
-    scale, best = found
-    factor = 0.5 if scale < guess else 2.0
-    while scale != guess or scale >= COARSE[-1]:
-        further = search.losses((factor * scale,), deltas, meter)[0]
-        if not further < best:
-            break
-        scale, best = factor * scale, further
-    return LineSearch(scale, search.before - best) if best < search.before else LineSearch(0.0, 0.0)
+def _promising(losses: Tensor, changes: Tensor) -> float | None:
+    """The power of 4 with the least loss, if that is noticeably less than without a change."""
+    before, *means = torch.cat([losses.unsqueeze(0), changes]).mean(1, dtype=torch.float64).tolist()
+    falls = [(-mean, scale) for mean, scale in zip(means, COARSE, strict=True) if -mean > NOTICEABLE * before]
+    return max(falls)[1] if falls else None
 
 
-def _least(scales: tuple[float, ...], losses: list[float]) -> tuple[float, float]:
-    at = min(range(len(losses)), key=losses.__getitem__)
-    return scales[at], losses[at]
+def _possible(losses: Tensor, changes: Tensor) -> tuple[float, ...]:
+    """The powers of 4 that may lower the loss of all examples, as far as these can tell.
+
+    One that hardly changes the loss of any cannot lower their mean, and what tells such changes apart is rounding. One whose
+    mean change is more than ``CERTAIN`` standard errors above 0 raises it.
+    """
+    noticed = changes.abs().mean(1) > NOTICEABLE * losses.mean()
+    allowed = changes.mean(1) <= CERTAIN * changes.std(1) / math.sqrt(len(losses))
+    return tuple(scale for scale, possible in zip(COARSE, (noticed & allowed).tolist(), strict=True) if possible)

@@ -29,7 +29,7 @@ from raygrow.growth.backpropagation import backpropagate
 from raygrow.growth.bottleneck import Residuals, eigenpairs, leading, leading_eigenpairs
 from raygrow.growth.curvature import curved_directions
 from raygrow.growth.initializers import AbstractInitializer, GradMax, RandomInitializer, Tiny
-from raygrow.growth.line_search import LineSearch, Searched, line_search
+from raygrow.growth.line_search import COARSE, SCOUTS, LineSearch, Searched, line_search
 from raygrow.growth.meter import Meter
 from raygrow.growth.prediction import Prediction, derivative, predict, response
 from raygrow.growth.rows import UPDATE_RIDGE, WHITENING_RIDGE, Rows, ridge_for
@@ -706,6 +706,35 @@ def test_line_search_stays_where_every_amplitude_hurts() -> None:
     for delta in (-fold.gradients[OUTPUT], torch.full_like(y, math.nan), torch.zeros_like(y)):
         found = searched(network, x, y, MeanSquaredError(), {OUTPUT: delta})
         assert (found.scale, found.drop) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_line_search_takes_no_amplitude_for_what_rounding_says(seed: int) -> None:
+    """In float32 some of the smallest amplitudes seem to lower a loss that every amplitude raises."""
+    network = Network(Architecture.simplest(5, 2))
+    x, y, delta = (randn(seeded(10 * k + seed), 500, size).float() for k, size in enumerate((5, 2, 2)))
+    delta -= (delta.mul(y).sum() / y.square().sum() + 0.001) * y
+    found = searched(network, x, y, MeanSquaredError(), {OUTPUT: delta})
+    assert (found.scale, found.drop) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("first", "most"), [(1.0, 4), (0.0, 21), (-1.0, 12)])
+def test_line_search_is_not_led_astray_by_the_examples_that_scout(first: float, most: int) -> None:
+    """Where they see the loss stay or rise the others decide, without a walk up from the smallest amplitude."""
+    nodes = Node(INPUT, 5, "identity"), Node("h", 2, "identity"), Node(OUTPUT, 2, "identity")
+    network = Network(Architecture(nodes, (Edge(INPUT, "h"), Edge("h", OUTPUT))), torch.float64)
+    network.named[weight_name("h", OUTPUT)].data = torch.eye(2, dtype=torch.float64)
+    x, y = randn(seeded(0), 500, 5), randn(seeded(1), 500, 2)
+    delta = 0.2 * y + randn(seeded(2), 500, 2)
+    delta[:SCOUTS] *= first
+    meter = Meter()
+    found = line_search(Searched(network, x, y, MeanSquaredError(), Meter()), {"h": delta}, meter)
+    powers = 2.0 ** torch.arange(-24, 16, dtype=torch.float64)
+    drops = dense(network, x, y, MeanSquaredError(), {"h": delta}, powers)
+    assert found.scale == float(powers[drops.argmax()])
+    assert found.drop == pytest.approx(float(drops.max()), rel=1e-9)
+    assert found.drop > 0.01
+    assert meter.products <= network.tail_flops({"h": delta}) * (len(COARSE) * SCOUTS + most * len(x))
 
 
 def test_line_search_goes_beyond_its_grid_while_that_improves() -> None:

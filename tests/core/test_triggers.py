@@ -517,7 +517,7 @@ def test_parameters_out_of_range_are_refused(cls: type[AbstractStrategy], wrong:
 def test_what_a_strategy_reads_is_measured_and_logged_and_nothing_else(
     strategy: AbstractStrategy, tmp_path: Path
 ) -> None:
-    worker = a_worker(tmp_path, strategy)
+    worker = a_worker(tmp_path, strategy, rows=4000)
     head = started(worker)
     report = plain(worker.run([Task("round", "m", 1, head)])[0])
     assert report["candidates"]
@@ -527,7 +527,7 @@ def test_what_a_strategy_reads_is_measured_and_logged_and_nothing_else(
         assert set(row["measurements"]) == (set() if strategy.kind == "north" else set(strategy.measures))  # type: ignore[attr-defined]
     # Whatever the worker did before.
     assert plain(worker.run([Task("round", "m", 1, head)])[0]) == report
-    assert plain(a_worker(tmp_path, strategy).run([Task("round", "m", 1, head)])[0]) == report
+    assert plain(a_worker(tmp_path, strategy, rows=4000).run([Task("round", "m", 1, head)])[0]) == report
 
 
 @final
