@@ -49,6 +49,13 @@ class Layer:
         """Values [..., units, *value grid] of pre-activations [..., units, *grid], as in use: running moments, no dropout."""
         return self._pooled(self._activation(self._normalised(z)))
 
+    def over(self, z: Tensor) -> Tensor:
+        """``value``, written over ``z`` where it has the same shape; autograd must not watch."""
+        if self.node.norm != "none" or self.node.pool != 1:
+            return self.value(z)
+        KERNELS[self.node.activation].forward(z, z)
+        return z
+
     def at_rows(self, z: Tensor) -> Tensor:
         """Values before pooling of pre-activations at some positions, [rows, units]; a group is normalised as if it had one."""
         alone = replace(self.node, grid=(), pool=1, norm="layer" if self.node.norm == "group" else self.node.norm)

@@ -200,6 +200,7 @@ class Network(nn.Module):
             total = total + reading.read(values[source], weight)
         return total
 
+    @torch.no_grad()
     def tail(self, trace: Trace, deltas: Mapping[str, Tensor], scales: Tensor) -> Tensor:
         """Outputs after adding ``scale * delta`` to pre-activations, for many scales in one pass.
 
@@ -213,7 +214,7 @@ class Network(nn.Module):
         """
         change: dict[str, Tensor] = {}
         moved: Tensor | None = None
-        for name, reads, _, _, function in self.steps:
+        for name, reads, _, layer, _ in self.steps:
             touched = [read for read in reads if read.source in change]
             if name not in deltas and not touched:
                 continue
@@ -230,7 +231,7 @@ class Network(nn.Module):
             if name == OUTPUT:
                 moved = total
             else:
-                change[name] = function(total).sub_(trace.values[name])
+                change[name] = layer.over(total).sub_(trace.values[name])
         return trace.output.expand(scales.shape[0], -1, -1) if moved is None else moved
 
     def moved(self, trace: Trace, deltas: Mapping[str, Tensor]) -> Trace:

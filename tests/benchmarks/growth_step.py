@@ -38,6 +38,7 @@ from raygrow.growth.step import Growth, grow
 from raygrow.growth.update import update_existing
 from raygrow.nn import Network, clone
 from raygrow.nn.losses import CrossEntropy
+from raygrow.population.worker import keep_freed_memory
 from tests.benchmarks.harness import alternate, print_table, ratios, spread, write_json
 
 TRAIN, SEARCH, FRESH = 4096, 512, 8192
@@ -264,6 +265,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="runs/growth_step.json")
     asked = parser.parse_args(words)
     torch.set_num_threads(1)
+    keep_freed_memory()
     cells = [
         measure(inputs, width, node, asked.repeats, gromo_is_there() and not asked.no_gromo)
         for node in asked.nodes
