@@ -139,7 +139,8 @@ def line_search(search: Searched, deltas: Mapping[str, Tensor], meter: Meter) ->
     def compare(scales: Iterable[float]) -> float:
         """Of all that was tried the scale with the least loss, after trying these."""
         fresh = tuple(scale for scale in scales if scale not in tried)
-        tried.update(zip(fresh, search.losses(fresh, deltas, meter), strict=True))
+        if fresh:
+            tried.update(zip(fresh, search.losses(fresh, deltas, meter), strict=True))
         return min(tried, key=tried.__getitem__)
 
     guess = _promising(losses, changes)

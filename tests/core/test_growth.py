@@ -737,6 +737,16 @@ def test_line_search_is_not_led_astray_by_the_examples_that_scout(first: float, 
     assert meter.products <= network.tail_flops({"h": delta}) * (len(COARSE) * SCOUTS + most * len(x))
 
 
+def test_line_search_ends_where_the_one_amplitude_that_scouts_see_does_not_help() -> None:
+    """1/4 changes too little and 4 raises the loss of every scout, so that 1, which raises that of all, was the only one."""
+    network = Network(Architecture.simplest(5, 2), torch.float64)
+    x, y = torch.zeros(500, 5, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64).repeat(500, 1)
+    delta = -y
+    delta[:SCOUTS] = torch.tensor([1e-4, 0.8e-4**0.5], dtype=torch.float64)
+    found = searched(network, x, y, MeanSquaredError(), {OUTPUT: delta})
+    assert (found.scale, found.drop) == (0.0, 0.0)
+
+
 def test_line_search_goes_beyond_its_grid_while_that_improves() -> None:
     network = Network(Architecture.simplest(5, 2), torch.float64)
     x, y = randn(seeded(0), 100, 5), randn(seeded(1), 100, 2)
