@@ -10,6 +10,7 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,9 @@ def alternate(
 ) -> dict[str, list[float]]:
     """Seconds of every call, the arms taking turns, so that a slow moment of the machine falls on all of them.
 
+    The order is drawn anew each turn: whoever comes straight after another arm's code finds the caches full of it, and in a
+    fixed order that would always be the same one.
+
     Args:
         arms: what to time, by name.
         repeats: timed calls of each arm.
@@ -41,10 +45,12 @@ def alternate(
         for work in arms.values():
             work()
     seconds: dict[str, list[float]] = {name: [] for name in arms}
+    order, draw = list(arms), random.Random(0)
     for _ in range(repeats):
-        for name, work in arms.items():
+        draw.shuffle(order)
+        for name in order:
             begun = clock()
-            work()
+            arms[name]()
             seconds[name].append(clock() - begun)
     return seconds
 
