@@ -22,7 +22,7 @@ NOTICEABLE = 1e-4
 """Share of the loss: what changes it by less, on average over examples and whatever the sign, cannot lower it by more."""
 
 CERTAIN = 3.0
-"""Standard errors."""
+"""Standard errors by which scouts must see the loss rise to rule a scale out."""
 
 ROWS_AT_ONCE = 2048
 """Examples times scales of vectors in one pass; of maps one scale at a time. What is much larger than the cache takes several
@@ -61,7 +61,10 @@ class Searched:
     def before(self) -> float:
         """Mean loss as the network is now."""
         if self._before is None:
-            self._before = float(self.loss.per_example(self.trace.output, self.y).mean(dtype=torch.float64))
+            # Of the shape that ``losses`` computes it in, and so the same bits.
+            self._before = float(
+                self.loss.per_example(self.trace.output.unsqueeze(0), self.y).mean(dtype=torch.float64)
+            )
         return self._before
 
     def move(self, node: str, delta: Tensor, meter: Meter) -> None:
@@ -84,11 +87,8 @@ class Searched:
         self, scales: tuple[float, ...], deltas: Mapping[str, Tensor], meter: Meter, examples: int
     ) -> tuple[Tensor, Tensor]:
         """Loss of each of the first ``examples``, [m], and its change by each scale times the deltas, [scales, m]."""
-        if examples >= len(self.y):
-            rows = self._rows(self.trace, self.y, scales, deltas, meter, beside=True)
-        else:
-            some = {node: delta[:examples] for node, delta in deltas.items()}
-            rows = self._rows(self.trace.head(examples), self.y[:examples], scales, some, meter, beside=True)
+        some = {node: delta[:examples] for node, delta in deltas.items()}
+        rows = self._rows(self.trace.head(examples), self.y[:examples], scales, some, meter, beside=True)
         return rows[0], rows[1:] - rows[0]
 
     def _rows(
