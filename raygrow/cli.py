@@ -114,14 +114,16 @@ def run(
     """Grow the population that the YAML file CONFIG describes."""
     from raygrow.adapters.ray_start import ahead
     from raygrow.document import local_pool, parse_assignments, read_document
+    from raygrow.process import imports
 
     document = read_document(config, {**parse_assignments(assignments), **({"pool.kind": pool} if pool else {})})
     # Ray takes seconds to come up, and torch to be imported.
     with ahead(*local_pool(document), address):
-        from raygrow.app import run as run_campaign
-        from raygrow.report import summary_text
-
+        with imports():
+            from raygrow.app import run as run_campaign
         result = run_campaign(document, out=out, address=address, log_format=log_format)
+    from raygrow.report import summary_text
+
     click.echo(summary_text(dict(result.summary)))
     click.echo(f"report: {result.folder / 'report.html'}")
 
@@ -137,9 +139,12 @@ def resume(
     folder: Path, assignments: tuple[str, ...], pool: str | None, address: str | None, log_format: LogFormat
 ) -> None:
     """Go on with the interrupted campaign in DIR; a finished one prints its summary."""
-    from raygrow.app import resume as resume_campaign
-    from raygrow.document import parse_assignments
-    from raygrow.report import summary_text
+    from raygrow.process import imports
+
+    with imports():
+        from raygrow.app import resume as resume_campaign
+        from raygrow.document import parse_assignments
+        from raygrow.report import summary_text
 
     overrides = parse_assignments(assignments)
     result = resume_campaign(folder, overrides, pool=pool, address=address, log_format=log_format)
@@ -179,9 +184,12 @@ def compare(
     config: Path, assignments: tuple[str, ...], out: Path | None, address: str | None, log_format: LogFormat
 ) -> None:
     """Compare the arms of CONFIG on the same data sets and seeds: strategies, initializers, any key, baselines."""
-    from raygrow.comparing import compare as run_comparison
-    from raygrow.document import parse_assignments
-    from raygrow.report.standings import calibration_text, comparison_text
+    from raygrow.process import imports
+
+    with imports():
+        from raygrow.comparing import compare as run_comparison
+        from raygrow.document import parse_assignments
+        from raygrow.report.standings import calibration_text, comparison_text
 
     compared = run_comparison(config, parse_assignments(assignments), out=out, address=address, log_format=log_format)
     click.echo(comparison_text(compared.plan, compared.trials))

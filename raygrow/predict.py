@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from raygrow.data import read_features
+from raygrow.data.tables import read_features
 from raygrow.errors import Refused
 from raygrow.population.folder import CampaignFolder
 from raygrow.population.lineage import lineage

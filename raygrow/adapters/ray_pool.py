@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from raygrow.adapters.ray_actor import Actor
 from raygrow.adapters.ray_start import connect, last_line
 from raygrow.data import Dataset
 from raygrow.errors import CampaignFailed, Refused, WorkerLost
@@ -58,7 +59,8 @@ class RayPool:
         try:
             # One copy in the object store serves every actor of a node.
             self._arrays = ray.put(dataset.arrays())
-            self._arguments = (plan, facts, dataset.meta(), str(store.resolve()))
+            # Unpickled by the actor itself, since it imports torch and all that the plan names.
+            self._campaign = ray.cloudpickle.dumps((plan, facts, dataset.meta(), str(store.resolve())))
             self._actors = [self._actor() for _ in range(self._count)]
             with _signals_pass():
                 self._await_first(log)
@@ -80,7 +82,7 @@ class RayPool:
             # A trial of a comparison has set aside what its actors need, in its placement group.
             "scheduling_strategy": "DEFAULT" if self._ray.util.get_current_placement_group() else "SPREAD",
         }
-        return self._ray.remote(_Actor).options(**options).remote(self._arrays, *self._arguments)
+        return self._ray.remote(Actor).options(**options).remote(self._arrays, self._campaign)
 
     def _await_first(self, log: Callable[[str], None]) -> None:
         """Wait until every actor is placed; a cluster that is too small would otherwise hang for ever."""
@@ -193,28 +195,3 @@ def _signals_pass() -> Iterator[None]:
         if isinstance(error.__cause__, Exception | None):
             raise
         raise error.__cause__ from None
-
-
-class _Actor:
-    """The remote side: one worker on one thread."""
-
-    def __init__(self, arrays: Any, plan: Plan, facts: Facts, meta: dict[str, Any], store: str) -> None:
-        import torch
-        from threadpoolctl import threadpool_limits
-
-        from raygrow.population.checkpoints import CheckpointStore
-        from raygrow.population.worker import Worker
-
-        torch.set_num_threads(1)
-        threadpool_limits(limits=1)
-        dataset = Dataset.from_arrays(arrays, meta)
-        self._worker = Worker(plan, facts, dataset, CheckpointStore(Path(store)), plan.pool.device)
-
-    def ready(self) -> bool:
-        return True
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def run(self, tasks: list[dict[str, Any]]) -> list[Report]:
-        return self._worker.run([Task.from_json(task) for task in tasks])

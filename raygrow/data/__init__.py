@@ -6,7 +6,7 @@ from raygrow.data.arrays import Npz
 from raygrow.data.base import METRICS, AbstractSource, Dataset, Preprocessing, Raw, Split
 from raygrow.data.builtin import BreastCancer, Diabetes, Digits
 from raygrow.data.burgers import Burgers
-from raygrow.data.files import Csv, Parquet, read_features
+from raygrow.data.files import Csv, Parquet
 from raygrow.data.images import ImageFolder, Torchvision
 from raygrow.data.lorenz96 import Lorenz96
 from raygrow.data.patterns import Patterns
@@ -22,5 +22,5 @@ SOURCES: tuple[type[AbstractSource], ...] = (
 )  # fmt: skip
 
 __all__ = [
-    "METRICS", "SOURCES", "AbstractSource", "Dataset", "Preprocessing", "Raw", "Split", "prepare", "read_features",
+    "METRICS", "SOURCES", "AbstractSource", "Dataset", "Preprocessing", "Raw", "Split", "prepare",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygrow.data.base import AbstractSource, Array, Preprocessing, Raw, elements
-from raygrow.data.columns import SPLIT_VALUES, missing
+from raygrow.data.naming import SPLIT_VALUES, missing
 from raygrow.errors import DataError
 
 

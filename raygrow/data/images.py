@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raygrow.data.base import AbstractSource, Array, Raw, elements
-from raygrow.data.columns import SPLIT_VALUES
+from raygrow.data.naming import SPLIT_VALUES
 from raygrow.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")

@@ -59,7 +59,7 @@ class Node:
         for process in Path("/proc").glob("[0-9]*"):
             # A process may end while it is looked at.
             with contextlib.suppress(OSError):
-                if os.readlink(process / "ns" / "net") == here and b"ray::_Actor" in (process / "cmdline").read_bytes():
+                if os.readlink(process / "ns" / "net") == here and b"ray::Actor" in (process / "cmdline").read_bytes():
                     found += 1
         return found
 

@@ -14,8 +14,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from raygrow.data import Dataset, prepare, read_features
+from raygrow.data import Dataset, prepare
 from raygrow.data.files import Csv, Parquet
+from raygrow.data.tables import read_features
 from raygrow.errors import DataError
 
 ROWS = 40

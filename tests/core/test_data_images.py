@@ -24,12 +24,13 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from raygrow.config import load_plan
-from raygrow.data import Dataset, Preprocessing, Raw, prepare, read_features
+from raygrow.data import Dataset, Preprocessing, Raw, prepare
 from raygrow.data.arrays import Npz
 from raygrow.data.builtin import Digits
 from raygrow.data.files import Csv, Parquet
 from raygrow.data.images import ImageFolder, Torchvision
 from raygrow.data.patterns import CLASSES, Patterns
+from raygrow.data.tables import read_features
 from raygrow.data.waveforms import Waveforms
 from raygrow.errors import ConfigError, DataError
 from raygrow.training.augment import Augment, augmented
