@@ -6,7 +6,6 @@ Free actors share what waits: workers keep no state, so which actor serves which
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence

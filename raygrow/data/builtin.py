@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +27,23 @@ def _raw(name: str, task: Task, shipped: Any, shape: tuple[int, ...] = ()) -> Ra
     )
 
 
+def _digits() -> Any:
+    """As scikit-learn gives them, but without importing it where its file is found.
+
+    Most first campaigns are of this set, and the import takes a processor for a second in which Ray could come up.
+    """
+    package = find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            rows = np.loadtxt(file, delimiter=",")
+            pixels = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
+            return SimpleNamespace(data=rows[:, :-1], target=rows[:, -1].astype(np.int64), feature_names=pixels)
+    from sklearn.datasets import load_digits
+
+    return load_digits()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Digits(AbstractSource):
     """Handwritten digits: 1,797 images of 8 x 8 pixels, 10 classes (scikit-learn)."""
@@ -34,9 +54,7 @@ class Digits(AbstractSource):
     """[1, 8, 8] keeps the images as images; null: 64 plain features."""
 
     def load(self, seed: int) -> Raw:
-        from sklearn.datasets import load_digits
-
-        return _raw(self.kind, "classification", load_digits(), self.shape or ())
+        return _raw(self.kind, "classification", _digits(), self.shape or ())
 
 
 @dataclass(frozen=True, kw_only=True)

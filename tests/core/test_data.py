@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+from sklearn.datasets import load_digits
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from raygrow.data import SOURCES, AbstractSource, Dataset, Preprocessing, Raw, Split, prepare
+from raygrow.data.builtin import Digits
 from raygrow.data.burgers import Burgers
 from raygrow.data.lorenz96 import Lorenz96
 from raygrow.data.planted import Planted
@@ -175,11 +177,24 @@ class TestEverySource:
 
 
 def test_import_is_light() -> None:
+    """What an actor pays before its first step; and the driver of a campaign on digits before it asks for actors."""
+    heavy = ("torch", "pandas", "sklearn", "pydantic", "pyarrow")
     script = (
-        "import sys, raygrow.data; print([m for m in ('torch', 'pandas', 'sklearn', 'pydantic') if m in sys.modules])"
+        "import sys; from raygrow.data import Digits, prepare; prepare(Digits(), 0); "
+        f"print([name for name in {heavy} if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_digits_are_those_of_scikit_learn(found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not found:
+        monkeypatch.setattr("raygrow.data.builtin.find_spec", lambda name: None)
+    ours, shipped = Digits().load(0), load_digits()
+    assert np.array_equal(ours.x, shipped.data) and ours.x.dtype == shipped.data.dtype
+    assert np.array_equal(ours.y, shipped.target) and ours.y.dtype == shipped.target.dtype
+    assert list(ours.features) == shipped.feature_names
 
 
 def test_registry_has_distinct_kinds() -> None:
