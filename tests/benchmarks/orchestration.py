@@ -36,7 +36,7 @@ MEMBERS = 3
 QUIET = 0.05
 """Of the cores; a round in which other processes took more says little of how the actors would fill them."""
 DATA = ("lorenz96", "digits")
-"""Of which the second has to be read by scikit-learn, whose import takes a second."""
+"""One that is integrated, one that is read."""
 TICKS = os.sysconf("SC_CLK_TCK")
 MIXED: list[dict[str, Any]] = [{"name": kind, "strategy": {"kind": kind}} for kind in ("mdl", "significance", "rl")]
 # The shipped strategies differ in how much they probe; these probe the same in every round.

@@ -95,6 +95,23 @@ def test_a_campaign_imports_no_statistics_library() -> None:
     assert (done.stdout, done.returncode) == ("\n", 0), done.stderr
 
 
+IMPORTING = """
+import gc
+from raygrow.process import imports
+try:
+    with imports():
+        inside = gc.isenabled()
+        raise ImportError
+except ImportError:
+    print(inside, gc.isenabled(), gc.get_freeze_count() > 1000)
+"""
+
+
+def test_no_garbage_is_looked_for_among_imports() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("False True True\n", 0), done.stderr
+
+
 @pytest.mark.parametrize("command", SURFACE)
 def test_every_command_explains_itself_and_its_options(command: str) -> None:
     for option in ("--help", "-h"):

@@ -153,6 +153,19 @@ def test_importing_the_light_layers_loads_no_torch() -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_an_actor_s_class_loads_no_torch_and_its_worker_nothing_but_torch() -> None:
+    """Every actor pays for what it imports before the first round, three of them on two cores one and a half times."""
+    script = (
+        "import sys, raygrow.adapters.ray_actor\n"
+        "heavy = {'torch', 'pydantic', 'pyarrow', 'pandas', 'scipy', 'sklearn', 'mlflow', 'yaml'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+        "import raygrow.population.worker\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n['torch']\n", done.stderr
+
+
 def test_strategies_see_no_model_and_initializers_no_strategy() -> None:
     for file in FILES:
         if path_of(file).startswith("strategies/"):
