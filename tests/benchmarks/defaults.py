@@ -27,7 +27,7 @@ import raygrow
 from raygrow.app import prepare_campaign
 from raygrow.config import load_plan
 from tests.benchmarks.frugality import SETS, configuration, figures, searched, settings, start_ray, stop_ray
-from tests.benchmarks.harness import print_table, write_json
+from tests.benchmarks.harness import json_file, print_table, write_json
 from tests.benchmarks.images import CONVOLUTIONAL
 from tests.benchmarks.images import settings as of_images
 
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", choices=[SEARCH, *listed], default=[SEARCH, *listed])
     parser.add_argument("--against", choices=[SEARCH, *listed], default=SEARCH, help="what scores are compared with")
     parser.add_argument("--seeds", type=int, default=5, help=f"from {FIRST_SEED} on")
-    parser.add_argument("--out", type=Path, default=Path("runs/defaults.json"))
+    parser.add_argument("--out", type=json_file, default=Path("runs/defaults.json"))
     given = parser.parse_args()
     cells: dict[str, Any] = json.loads(given.out.read_text())["cells"] if given.out.exists() else {}
     if SEARCH in given.settings:

@@ -37,7 +37,7 @@ from raygrow.nn.losses import LOSSES
 from raygrow.population.lengths import examples_of
 from raygrow.population.plan import Budget
 from raygrow.training import score
-from tests.benchmarks.harness import difference, mean_sd, print_table, ratios, spread, write_json
+from tests.benchmarks.harness import difference, json_file, mean_sd, print_table, ratios, spread, write_json
 
 if TYPE_CHECKING:
     from raygrow.adapters.ray_search import Found
@@ -265,7 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--seeds", type=int, default=10, help="seeds 0 to N - 1")
-    parser.add_argument("--out", type=Path, default=Path("runs/frugality.json"))
+    parser.add_argument("--out", type=json_file, default=Path("runs/frugality.json"))
     given = parser.parse_args()
     fixed = {"asha": settings(), "campaign": yaml.safe_load(TABULAR.read_text())}
     payload: dict[str, Any] = {"settings": fixed, "ray_init_seconds": [], "cells": {}}

@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ from raygrow.growth.update import update_existing
 from raygrow.nn import Network, clone
 from raygrow.nn.losses import CrossEntropy
 from raygrow.population.worker import keep_freed_memory
-from tests.benchmarks.harness import alternate, print_table, ratios, spread, write_json
+from tests.benchmarks.harness import alternate, json_file, print_table, ratios, spread, write_json
 
 TRAIN, SEARCH, FRESH = 4096, 512, 8192
 BATCH, CLASSES, UNITS = 256, 10, 8
@@ -269,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--nodes", nargs="+", choices=["h1", "h2"], default=["h1", "h2"])
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--no-gromo", action="store_true")
-    parser.add_argument("--out", default="runs/growth_step.json")
+    parser.add_argument("--out", type=json_file, default=Path("runs/growth_step.json"))
     asked = parser.parse_args(words)
     torch.set_num_threads(1)
     keep_freed_memory()

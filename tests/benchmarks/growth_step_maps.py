@@ -36,7 +36,7 @@ from raygrow.growth.step import Growth, grow
 from raygrow.nn import Network
 from raygrow.nn.losses import CrossEntropy
 from tests.benchmarks.growth_step import gromo_is_there
-from tests.benchmarks.harness import alternate, print_table, ratios, spread, write_json
+from tests.benchmarks.harness import alternate, json_file, print_table, ratios, spread, write_json
 
 EXAMPLES, SEARCH, BATCH, CLASSES, UNITS = 512, 128, 64, 10, 8
 RESTRICTED, FULL = "restricted", "full"
@@ -262,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--repeats-full", type=int, default=3, help="0: without gromo's full step")
     parser.add_argument("--no-gromo", action="store_true")
-    parser.add_argument("--out", default="runs/growth_step_maps.json")
+    parser.add_argument("--out", type=json_file, default=Path("runs/growth_step_maps.json"))
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
     others = [RESTRICTED, FULL][: 2 if asked.repeats_full else 1] if gromo_is_there() and not asked.no_gromo else []

@@ -6,6 +6,7 @@ alternates within one process, and what a benchmark states is a ratio of medians
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,16 +26,28 @@ from scipy.stats import t
 VERSIONS_OF = ("torch", "numpy", "scikit-learn", "ray", "mlflow", "gromo")
 
 
+def in_turns(arms: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """What each call gives, the arms taking turns, so that a slow moment of the machine falls on all of them.
+
+    The order is drawn anew each turn: whoever comes straight after another arm finds what it left behind, caches full of its
+    code or processes that are still ending, and in a fixed order that would always be the same one.
+    """
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    order, draw = list(arms), random.Random(0)
+    for _ in range(repeats):
+        draw.shuffle(order)
+        for name in order:
+            found[name].append(arms[name]())
+    return found
+
+
 def alternate(
     arms: Mapping[str, Callable[[], object]],
     repeats: int,
     warm_up: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of every call, the arms taking turns, so that a slow moment of the machine falls on all of them.
-
-    The order is drawn anew each turn: whoever comes straight after another arm's code finds the caches full of it, and in a
-    fixed order that would always be the same one.
+    """Seconds of every call, the arms taking turns.
 
     Args:
         arms: what to time, by name.
@@ -44,15 +58,13 @@ def alternate(
     for _ in range(warm_up):
         for work in arms.values():
             work()
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    order, draw = list(arms), random.Random(0)
-    for _ in range(repeats):
-        draw.shuffle(order)
-        for name in order:
-            begun = clock()
-            arms[name]()
-            seconds[name].append(clock() - begun)
-    return seconds
+
+    def timed(work: Callable[[], object]) -> float:
+        begun = clock()
+        work()
+        return clock() - begun
+
+    return in_turns({name: partial(timed, work) for name, work in arms.items()}, repeats)
 
 
 def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> list[float]:
@@ -106,6 +118,13 @@ def machine() -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
     }
+
+
+def json_file(name: str) -> Path:
+    """For an option that names the file to write: refused before the work, not after it."""
+    if Path(name).is_dir():
+        raise argparse.ArgumentTypeError(f"{name} is a folder: name a JSON file")
+    return Path(name)
 
 
 def write_json(path: str | Path, payload: Mapping[str, Any]) -> None:

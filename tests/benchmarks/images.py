@@ -33,7 +33,7 @@ from raygrow.architecture import training_flops
 from raygrow.baselines.nets import layered
 from raygrow.config import load_plan
 from tests.benchmarks.frugality import annealed
-from tests.benchmarks.harness import difference, mean_sd, print_table, write_json
+from tests.benchmarks.harness import difference, json_file, mean_sd, print_table, write_json
 
 SETTINGS = Path(__file__).with_name("images.yaml")
 ARMS = CONVOLUTIONAL, DENSE = "convolutional", "dense"
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan = settings()
     parser.add_argument("--sets", nargs="+", choices=list(plan["cases"]), default=list(plan["cases"]))
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 to N - 1")
-    parser.add_argument("--out", type=Path, default=Path("runs/images.json"))
+    parser.add_argument("--out", type=json_file, default=Path("runs/images.json"))
     given = parser.parse_args(arguments)
     cells: Cells = {}
     if given.out.exists():

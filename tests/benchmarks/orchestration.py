@@ -1,7 +1,7 @@
 """What the population costs beside the training itself: start, idle actors, the driver's own work, memory, scaling.
 
-Run ``python -m tests.benchmarks.orchestration`` for the full form. It prints tables and writes ``orchestration.json``
-into the folder named by ``--out``. Linux only: it reads the processors' time and the memory of actors from /proc.
+Run ``python -m tests.benchmarks.orchestration`` for the full form. It prints tables and writes the JSON file named by
+``--out``. Linux only: it reads the processors' time and the memory of actors from /proc.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ import raygrow
 from raygrow.adapters.ray_pool import RayPool
 from raygrow.population.ledger import Event
 from raygrow.progress import Progress
-from tests.benchmarks.harness import print_table, ratios, spread, write_json
+from tests.benchmarks.harness import in_turns, json_file, print_table, ratios, spread, write_json
 
 MEMBERS = 3
 QUIET = 0.05
@@ -113,13 +114,10 @@ def help_seconds() -> float:
 
 def measure_start(repeats: int, sets: Sequence[str]) -> dict[str, Any]:
     """Both starts in turns; each in processes of its own."""
-    ours: dict[str, list[float]] = {data: [] for data in sets}
-    bare, helps = list[float](), list[float]()
-    for _ in range(repeats):
-        bare.append(bare_seconds())
-        for data, seconds in ours.items():
-            seconds.append(start_seconds(data))
-        helps.append(help_seconds())
+    ours = in_turns(
+        {data: partial(start_seconds, data) for data in sets} | {"bare": bare_seconds, "help": help_seconds}, repeats
+    )
+    bare, helps = ours.pop("bare"), ours.pop("help")
     print_table(
         [
             {
@@ -428,9 +426,9 @@ def test_orchestration_stays_small() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="the form that the tests run")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of orchestration.json")
+    parser.add_argument("--out", type=json_file, default=Path("runs/orchestration.json"))
     arguments = parser.parse_args()
-    write_json(arguments.out / "orchestration.json", measure(arguments.small))
+    write_json(arguments.out, measure(arguments.small))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -27,7 +28,7 @@ from raygrow.architecture import INPUT, OUTPUT, AddEdge, AddNode, Architecture, 
 from raygrow.nn import Network, OptimizerPlan, clone
 from raygrow.nn.losses import LOSSES
 from raygrow.training import Examples, Fork, Lesson, example_order, teach
-from tests.benchmarks.harness import alternate, print_table, ratios, spread, write_json
+from tests.benchmarks.harness import alternate, json_file, print_table, ratios, spread, write_json
 
 INPUTS, OUTPUTS, STEPS = 64, 10, 64
 LOSS, ADAM = LOSSES["classification"], OptimizerPlan("adam", 0.01)
@@ -149,7 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--widths", type=int, nargs="+", default=[4, 8, 16, 32, 64])
     parser.add_argument("--repeats", type=int, default=15, help="timed turns, default 15")
-    parser.add_argument("--out", default="runs/probes.json", help="JSON file, default runs/probes.json")
+    parser.add_argument(
+        "--out", type=json_file, default=Path("runs/probes.json"), help="JSON file, default runs/probes.json"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [

@@ -36,7 +36,7 @@ from raygrow.growth.step import grow
 from raygrow.nn import OptimizerPlan, State, begun, carry_state
 from raygrow.nn.losses import LOSSES
 from raygrow.training import Fork, example_order, fit, score
-from tests.benchmarks.harness import difference, mean_sd, print_table, write_json
+from tests.benchmarks.harness import difference, json_file, mean_sd, print_table, write_json
 
 SETTINGS = Path(__file__).with_name("published.yaml")
 SMALL, BIG = "small", "big"
@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", choices=list(plan["sets"]), default=list(plan["sets"]))
     parser.add_argument("--arms", nargs="+", choices=arms, default=arms)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--out", type=Path, default=Path("runs/published.json"))
+    parser.add_argument("--out", type=json_file, default=Path("runs/published.json"))
     given = parser.parse_args(arguments)
     cells: dict[str, Any] = {}
     if given.out.exists():
