@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import raygrow
@@ -40,9 +42,10 @@ def test_cancelled_and_submitted_again_it_goes_on(slurm: SlurmLab, alone: raygro
     slurm.on("control", "scancel", cancelled.id)
     assert cancelled.ended()[0] == "CANCELLED"
     nothing_is_left(slurm)
-    # Slurm tells raygrow and Ray at once: whether it gets as far as to say so depends on which of them is faster.
+    # Slurm tells raygrow and Ray at once. What raygrow gets to say depends on which of them is faster: it may have seen
+    # nodes go before it hears of it, or it goes with them.
     said = cancelled.turns()
-    assert said in ([], ["interrupted"]), cancelled.log()
+    assert re.fullmatch("(retried )*(interrupted )?", "".join(f"{turn} " for turn in said)), cancelled.log()
 
     # Seconds after which a node takes the first one for lost.
     job = submit(slurm, "cancelled", RAY_gcs_rpc_server_reconnect_timeout_s="5")
