@@ -228,7 +228,9 @@ def _execute(
                 folder.ledger.append({"type": "ended"})
             except (Interrupted, KeyboardInterrupt):
                 patience = INTERRUPTED_PATIENCE
-                folder.ledger.append({"type": "interrupted"})
+                # Slurm tells a job that it cancels twice, itself and through the job's script.
+                with signals(ignore=True):
+                    folder.ledger.append({"type": "interrupted"})
                 raise
             except Exception as error:
                 folder.ledger.append({"type": "failed", "reason": f"{type(error).__name__}: {error}"})
